@@ -1,0 +1,34 @@
+"""Configuration that cannot be used: said once, at start, with the place and the mend."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+
+class LakestreamError(Exception):
+    """Base of every error a person is meant to read: what happened, and what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.hint})" if self.hint else self.what
+
+
+class ConfigurationError(LakestreamError):
+    """The configuration names something that does not exist or cannot be; nothing was started."""
+
+    exit_code = 2
+
+    @classmethod
+    def of_validation(cls, source: Path | str, error: ValidationError) -> "ConfigurationError":
+        """The first problem by its path in the file, the number of others after it."""
+        first, *others = error.errors()
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        more = f"; {len(others)} more like it" if others else ""
+        return cls(f"{source}: {place}: {known}{more}", hint="README, 'Configuration', lists every key")

@@ -1,0 +1,41 @@
+"""Limits of the services we speak to: what, its unit, and where it is documented. Relations are asserted below."""
+
+from typing import Final
+
+# Kinesis Data Streams, "Quotas and limits" and the API reference of PutRecords and GetRecords.
+KINESIS_PUT_RECORDS_MAX: Final = 500
+KINESIS_PUT_BYTES_MAX: Final = 10 * 1024 * 1024
+"""Of one PutRecords call: data and partition keys together."""
+KINESIS_RECORD_BYTES_MAX: Final = 1024 * 1024
+"""Of one record: data and partition key together (10 MiB by opt-in, which we do not assume)."""
+KINESIS_PARTITION_KEY_CHARS_MAX: Final = 256
+KINESIS_GET_CALLS_PER_SHARD_S_MAX: Final = 5
+KINESIS_GET_RECORDS_MAX: Final = 10_000
+KINESIS_GET_BYTES_MAX: Final = 10 * 1024 * 1024
+KINESIS_SHARD_READ_BYTES_S_MAX: Final = 2 * 1024 * 1024
+KINESIS_ITERATOR_AGE_S_MAX: Final = 300
+KINESIS_RETENTION_H_MIN: Final = 24
+KINESIS_RETENTION_H_MAX: Final = 8760
+
+# DynamoDB, "Quotas", and DynamoDB Streams.
+DYNAMODB_ITEM_BYTES_MAX: Final = 400 * 1024
+DYNAMODB_NUMBER_DIGITS_MAX: Final = 38
+DYNAMODB_NESTING_MAX: Final = 32
+DYNAMODB_STREAM_RETENTION_H: Final = 24
+
+# Lambda event source mappings for DynamoDB streams.
+MAPPING_BATCH_RECORDS_MAX: Final = 10_000
+MAPPING_BATCH_BYTES_MAX: Final = 6 * 1024 * 1024
+MAPPING_WINDOW_S_MAX: Final = 300
+MAPPING_PARALLELIZATION_MAX: Final = 10
+MAPPING_POLLS_PER_SHARD_S: Final = 4
+
+# Ours.
+SEQUENCE_DIGITS: Final = 40
+"""Sequence numbers have 21 to 40 digits; padded to this they order as text."""
+GENERATION_DIGITS: Final = 17
+
+assert KINESIS_RECORD_BYTES_MAX <= KINESIS_PUT_BYTES_MAX
+assert KINESIS_PARTITION_KEY_CHARS_MAX * 4 < KINESIS_RECORD_BYTES_MAX
+assert DYNAMODB_ITEM_BYTES_MAX < KINESIS_RECORD_BYTES_MAX
+assert KINESIS_RETENTION_H_MIN >= DYNAMODB_STREAM_RETENTION_H
