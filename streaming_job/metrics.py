@@ -1,0 +1,87 @@
+"""Every figure the job publishes at /metrics: its name, its labels, and what it means."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from streaming_job.latency.book import LatencyBook
+from streaming_job.latency.sketches import QUANTILES
+
+_STEP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class JobMetrics:
+    def __init__(self, book: LatencyBook) -> None:
+        self.registry = CollectorRegistry()
+        self.changes = Counter(
+            "lakestream_changes",
+            "Changes committed to the tables, duplicates left out",
+            ["table"],
+            registry=self.registry,
+        )
+        self.duplicates = Counter(
+            "lakestream_duplicates", "Changes that history had already", ["table"], registry=self.registry
+        )
+        self.rejects = Counter("lakestream_rejects", "Records that went to the table rejects", registry=self.registry)
+        self.parked = Gauge(
+            "lakestream_parked", "Changes parked because their table fails", ["table"], registry=self.registry
+        )
+        self.batches = Counter("lakestream_batches", "Batches whose every step was committed", registry=self.registry)
+        self.batch_rows = Gauge("lakestream_batch_rows", "Rows of the last batch", registry=self.registry)
+        self.step_seconds = Histogram(
+            "lakestream_step_seconds",
+            "Duration of each step of a batch",
+            ["step"],
+            buckets=_STEP_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.last_commit = Gauge(
+            "lakestream_last_commit_timestamp_seconds",
+            "When the last batch was committed, 0 before the first",
+            registry=self.registry,
+        )
+        self.behind_ms = Gauge(
+            "lakestream_source_behind_ms",
+            "How far behind the shard's tip the source last read",
+            ["shard"],
+            registry=self.registry,
+        )
+        self.latency_failures = Counter(
+            "lakestream_latency_flush_failures",
+            "Flushes of latency figures that failed and are tried again",
+            registry=self.registry,
+        )
+        self.registry.register(_LiveHops(book))
+
+
+class _LiveHops(Collector):
+    """Percentiles of the last minute; a hop without changes in it has no sample rather than an old one."""
+
+    def __init__(self, book: LatencyBook) -> None:
+        self._book = book
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        quantiles = GaugeMetricFamily(
+            "lakestream_hop_ms",
+            "Duration of a hop over the last minute, by quantile",
+            labels=["table", "hop", "quantile"],
+        )
+        counts = GaugeMetricFamily(
+            "lakestream_hop_changes", "Changes measured over the last minute", labels=["table", "hop"]
+        )
+        negatives = GaugeMetricFamily(
+            "lakestream_hop_negative",
+            "Changes of the last minute whose hop came out below zero: clocks disagree",
+            labels=["table", "hop"],
+        )
+        for (table, hop), sketch in sorted(self._book.live(int(time.time() * 1000)).items()):
+            counts.add_metric([table, hop], sketch.count)
+            negatives.add_metric([table, hop], sketch.negative)
+            for quantile in QUANTILES:
+                value = sketch.quantile_ms(quantile)
+                if value is not None:
+                    quantiles.add_metric([table, hop, str(quantile)], value)
+        yield from (quantiles, counts, negatives)
