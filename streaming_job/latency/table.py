@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
@@ -22,25 +22,24 @@ KNOWN_BATCHES_WITHIN_S: Final = 3_600
 
 _RESOLUTION_MS: Final = {hop.name: hop.resolution_ms for hop in HOPS}
 
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("minute", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("table", pa.string(), nullable=False),
-        pa.field("hop", pa.string(), nullable=False),
-        pa.field("resolution_ms", pa.int32(), nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("negative", pa.int64(), nullable=False),
-        pa.field("sum_ms", pa.float64(), nullable=False),
-        pa.field("min_ms", pa.float64(), nullable=False),
-        pa.field("max_ms", pa.float64(), nullable=False),
-        pa.field("p50_ms", pa.float64(), nullable=False),
-        pa.field("p95_ms", pa.float64(), nullable=False),
-        pa.field("p99_ms", pa.float64(), nullable=False),
-        pa.field("bins", pa.list_(pa.struct([("value_ms", pa.float64()), ("count", pa.int64())]))),
-        pa.field("batches", pa.list_(pa.string())),
-        pa.field("written_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
+_FIELDS: Final["list[pa.Field[Any]]"] = [
+    pa.field("minute", pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field("table", pa.string(), nullable=False),
+    pa.field("hop", pa.string(), nullable=False),
+    pa.field("resolution_ms", pa.int32(), nullable=False),
+    pa.field("count", pa.int64(), nullable=False),
+    pa.field("negative", pa.int64(), nullable=False),
+    pa.field("sum_ms", pa.float64(), nullable=False),
+    pa.field("min_ms", pa.float64(), nullable=False),
+    pa.field("max_ms", pa.float64(), nullable=False),
+    pa.field("p50_ms", pa.float64(), nullable=False),
+    pa.field("p95_ms", pa.float64(), nullable=False),
+    pa.field("p99_ms", pa.float64(), nullable=False),
+    pa.field("bins", pa.list_(pa.struct([("value_ms", pa.float64()), ("count", pa.int64())]))),
+    pa.field("batches", pa.list_(pa.string())),
+    pa.field("written_at", pa.timestamp("us", tz="UTC"), nullable=False),
+]
+SCHEMA: Final = pa.schema(_FIELDS)
 
 
 class LatencyTable(Protocol):
