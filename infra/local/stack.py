@@ -1,0 +1,277 @@
+"""`lakestream local up` and `down`: the order in which the embedded stack comes and goes, in one place each."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.tables import TableConfig, load_tables
+from infra.local import checks, emulator, processes
+from infra.local.errors import NotPossibleError, NotReadyError
+from infra.local.home import Home, write_json
+from infra.local.ports import LOOPBACK, free_ports
+from infra.local.processes import Identity
+from infra.local.resources import Resources, create
+from infra.local.settings import LocalSettings
+
+STOP_ORDER = ("job", "delivery", "mapping", "emulator")
+"""Readers before what they read, so that none reports the next one's end as a failure."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    port: int = 0
+    metrics_port: int = 0
+    job: bool = True
+
+
+def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dict[str, object]:
+    """Checks, begins anew, starts, waits, and only then writes stack.json. Whatever stops it ends all it started."""
+    check(home, settings, options)
+    with home.locked():
+        refuse_second(home)
+        home.check_ours()
+        home.wipe()
+        started: list[Identity] = []
+        try:
+            return _Start(home, settings, options, say, started).run()
+        except BaseException:
+            with uninterrupted():
+                say("ending what was started")
+                stop_all(started, settings.stop_within_s)
+                home.journal.unlink(missing_ok=True)
+            raise
+
+
+def check(home: Home, settings: LocalSettings, options: UpOptions) -> None:
+    """Everything that can be known to fail before the first process starts."""
+    checks.emulator()
+    if options.job:
+        checks.java()
+        checks.jars()
+    checks.disk(home.path, settings.disk_free_gb_min)
+    checks.folder(home.path)
+    refuse_second(home)
+    checks.port(options.port, "--port")
+    checks.port(options.metrics_port, "--metrics-port")
+    table_rules(settings)
+
+
+def refuse_second(home: Home) -> None:
+    if running := home.running():
+        raise NotPossibleError(
+            f"a stack runs in {home.path} already ({running[0].name}, pid {running[0].pid})",
+            hint="use it, end it with `lakestream local down`, or name another folder with --dir",
+        )
+
+
+def table_rules(settings: LocalSettings) -> TableConfig:
+    tables = load_tables(checks.ROOT / "config" / "tables")
+    if settings.table not in tables:
+        raise NotPossibleError(
+            f"no rules for table {settings.table!r}", hint="add its file to config/tables, or name another table"
+        )
+    return tables[settings.table]
+
+
+class _Start:
+    """One start; its steps read from top to bottom in `run`."""
+
+    def __init__(
+        self, home: Home, settings: LocalSettings, options: UpOptions, say: Say, started: list[Identity]
+    ) -> None:
+        self._home, self._settings, self._options, self._say, self._started = home, settings, options, say, started
+        port, job, mapping, delivery = free_ports(4)
+        self._port = options.port or port
+        self._ports = {"job": options.metrics_port or job, "mapping": mapping, "delivery": delivery}
+        self._endpoint = emulator.endpoint_of(self._port)
+        self._env = emulator.process_environment(self._endpoint, settings.region)
+
+    def run(self) -> dict[str, object]:
+        self._say("emulator")
+        self._start_emulator()
+        self._say("resources")
+        resources = create(emulator.Clients(self._endpoint, self._settings.region), self._settings)
+        self._compile_rules()
+        self._say("mapping and delivery")
+        self._start_python("mapping", self._mapping_settings(resources))
+        self._start_python("delivery", self._delivery_settings())
+        self._wait_metrics("mapping")
+        self._wait_metrics("delivery")
+        if self._options.job:
+            self._say("streaming job")
+            self._start_job()
+        stack = self._stack()
+        write_json(self._home.stack_file, stack)
+        return stack
+
+    def _start_emulator(self) -> None:
+        env = emulator.environment(self._port, self._home.state, self._settings.region)
+        self._launch("emulator", [str(checks.EMULATOR)], env)
+        self._wait("emulator", lambda: emulator.answers(f"{self._endpoint}/_ministack/ready") == 200)
+
+    def _compile_rules(self) -> None:
+        command = [sys.executable, "-m", "config.rules", str(self._home.file("rules.json"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=checks.ROOT)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise NotReadyError(f"the tables' rules do not compile: {said[-1] if said else 'no message'}")
+
+    def _start_python(self, name: str, settings: dict[str, Any]) -> None:
+        file = self._home.file(f"{name}.json")
+        write_json(file, settings)
+        self._launch(name, [sys.executable, "-m", f"infra.local.{name}", "--settings", str(file)], self._env)
+
+    def _start_job(self) -> None:
+        config = self._home.file("job.yaml")
+        config.write_text(yaml.safe_dump(self._job_settings(), sort_keys=False), encoding="utf-8")
+        command = [str(Path(sys.executable).parent / "lakestream"), "run", "--config", str(config)]
+        self._launch("job", command, self._env)
+        url = f"http://{LOOPBACK}:{self._ports['job']}/healthz"
+        self._wait("job", lambda: emulator.answers(url) == 200)
+
+    def _launch(self, name: str, command: list[str], env: dict[str, str]) -> None:
+        log = self._home.logs / f"{name}.log"
+        # Noted in the same breath, so that whatever interrupts us finds it in the list.
+        with uninterrupted():
+            self._started.append(processes.start(name, command, env=env, log=log, cwd=self._home.path))
+            self._home.remember(self._started)
+
+    def _wait_metrics(self, name: str) -> None:
+        self._wait(name, lambda: emulator.answers(f"http://{LOOPBACK}:{self._ports[name]}/metrics") == 200)
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        emulator.wait_until(ready, what=name, within_s=self._settings.ready_within_s, watch=self._all_alive)
+
+    def _all_alive(self) -> None:
+        for process in self._started:
+            if not processes.is_alive(process):
+                said = processes.last_lines(Path(process.log), 3)
+                raise NotReadyError(f"{process.name} ended before it was ready: {said}", hint=f"see {process.log}")
+
+    def _mapping_settings(self, resources: Resources) -> dict[str, Any]:
+        mapping = self._settings.mapping
+        return {
+            "endpoint": self._endpoint,
+            "region": self._settings.region,
+            "table": self._settings.table,
+            "stream_arn": resources.table_stream_arn,
+            "state_dir": str((self._home.state / "mapping").absolute()),
+            "function": {"env": self._function_environment(), "timeout_s": 60},
+            **mapping.model_dump(),
+            "report_failures": True,
+            "on_failure": {"s3": {"bucket": self._settings.bucket, "prefix": "dead-letters/mapping/"}},
+            "metrics_port": self._ports["mapping"],
+            "starting_position": "TRIM_HORIZON",
+        }
+
+    def _function_environment(self) -> dict[str, str]:
+        return {
+            **emulator.credentials(self._settings.region),
+            "AWS_ENDPOINT_URL": self._endpoint,
+            "LAKESTREAM_STREAM": self._settings.stream,
+            "LAKESTREAM_BUCKET": self._settings.bucket,
+            "LAKESTREAM_RULES": str(self._home.file("rules.json").absolute()),
+            "POWERTOOLS_SERVICE_NAME": "lakestream-bridge",
+            "POWERTOOLS_METRICS_NAMESPACE": "Lakestream",
+            "POWERTOOLS_TRACE_DISABLED": "true",  # no X-Ray daemon here
+        }
+
+    def _delivery_settings(self) -> dict[str, Any]:
+        return {
+            "endpoint": self._endpoint,
+            "region": self._settings.region,
+            "stream": self._settings.stream,
+            "bucket": self._settings.bucket,
+            "prefix": f"{self._settings.archive_prefix}date=!{{timestamp:yyyy-MM-dd}}/hour=!{{timestamp:HH}}/",
+            "error_prefix": "archive-errors/!{firehose:error-output-type}/date=!{timestamp:yyyy-MM-dd}/",
+            **self._settings.delivery.model_dump(),
+            "state_dir": str((self._home.state / "delivery").absolute()),
+            "metrics_port": self._ports["delivery"],
+        }
+
+    def _job_settings(self) -> dict[str, Any]:
+        """Settings of config/settings.py, so that `lakestream run` needs nothing but this file."""
+        job = self._settings.job
+        return {
+            "aws": {"region": self._settings.region, "endpoint": self._endpoint},
+            "source": {"stream": self._settings.stream, "starting_position": job.starting_position},
+            "lake": {"root": str(self._home.lake.absolute()), "checkpoint": str(self._home.checkpoint.absolute())},
+            "tables": [self._settings.table],
+            "trigger": {"interval_ms": job.trigger_interval_ms},
+            "http": {"host": LOOPBACK, "port": self._ports["job"], "unhealthy_after_s": job.unhealthy_after_s},
+            "spark": dict(job.spark),
+        }
+
+    def _stack(self) -> dict[str, object]:
+        lake = self._home.lake.absolute()
+        name = table_rules(self._settings).lake.name
+        address = f"http://{LOOPBACK}:{self._ports['job']}" if self._options.job else None
+        return {
+            "aws_endpoint": self._endpoint,
+            "region": self._settings.region,
+            "stream": self._settings.stream,
+            "bucket": self._settings.bucket,
+            "archive_prefix": self._settings.archive_prefix,
+            "dashboard_url": f"{address}/" if address else None,
+            "metrics_url": f"{address}/metrics" if address else None,
+            "tables": {
+                self._settings.table: {
+                    "current": str(lake / name / "current"),
+                    "history": str(lake / name / "history"),
+                    "rejects": str(lake / "rejects"),
+                    "latency": str(lake / "latency"),
+                }
+            },
+            "processes": {process.name: process.as_json() for process in self._started},
+        }
+
+
+def down(home: Home, settings: LocalSettings, say: Say) -> dict[str, bool]:
+    """Ends what runs, and says of each process whether it ended in time; empty when nothing ran."""
+    if not home.path.is_dir():
+        return {}
+    with home.locked():
+        running = home.running()
+        ended = stop_all(home.processes(), settings.stop_within_s, say)
+        home.stack_file.unlink(missing_ok=True)
+        home.journal.unlink(missing_ok=True)
+        return {process.name: ended[process.name] for process in running}
+
+
+def stop_all(started: list[Identity], within_s: float, say: Say = lambda _: None) -> dict[str, bool]:
+    order = {name: place for place, name in enumerate(STOP_ORDER)}
+    ended = {}
+    for process in sorted(started, key=lambda process: order[process.name]):
+        say(process.name)
+        ended[process.name] = processes.stop(process, within_s=within_s)
+    return ended
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that arrive inside are delivered after it: half noted or half ended is what leaves processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda arrived, _frame: waiting.append(arrived))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            os.kill(os.getpid(), number)
