@@ -27,6 +27,8 @@ class SourceSettings(Frozen):
     batch_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
     fail_on_data_loss: bool = True
     service_credential: str | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+    """Options of the source laid over ours, by their name there."""
 
 
 class LakeSettings(Frozen):
@@ -49,6 +51,35 @@ class TriggerSettings(Frozen):
     """0: the next batch starts when the last one ends."""
 
 
+class LeaseSettings(Frozen):
+    """One writer a table: a crashed writer on another host holds its tables for at most `duration_s`."""
+
+    duration_s: int = Field(default=60, ge=5)
+    wait_s: int = Field(default=0, ge=0)
+    """How long a start waits for another writer's lease to end before it gives up."""
+
+
+class UpkeepSettings(Frozen):
+    """Compaction, purge and vacuum between batches; a pause never takes much longer than `budget_ms`."""
+
+    budget_ms: int = Field(default=2_000, ge=0)
+    compact_after_commits: int = Field(default=100, ge=2)
+    compact_target_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    checkpoint_after_commits: int = Field(default=100, ge=10)
+    purge_every_s: int = Field(default=3_600, ge=1)
+    vacuum_every_s: int = Field(default=86_400, ge=1)
+    vacuum_retention_h: int = Field(default=168, ge=168)
+    """Never less than a week: readers and time travel of a running query need the files."""
+
+
+class PipelineSettings(Frozen):
+    slice_bytes_max: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    """What the driver holds of one batch at a time; a larger batch is cut by key into slices."""
+    parallel_tables: int = Field(default=4, ge=1)
+    park_retry_s_max: int = Field(default=60, ge=1)
+    claim_check_attempts: int = Field(default=4, ge=1)
+
+
 class HttpSettings(Frozen):
     """The job's /metrics and /healthz."""
 
@@ -66,6 +97,9 @@ class Settings(Frozen):
     tables_dir: Path = Path(__file__).parent / "tables"
     trigger: TriggerSettings = TriggerSettings()
     http: HttpSettings = HttpSettings()
+    lease: LeaseSettings = LeaseSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
+    pipeline: PipelineSettings = PipelineSettings()
     spark: dict[str, str] = Field(default_factory=dict)
     """Spark settings laid over ours, by name."""
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -22,6 +23,8 @@ _DEFAULTS: Mapping[str, str] = {
     # VACUUM lists with 10,000 tasks otherwise: 48 s on a tiny table, 2 s with this.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # How soon a stream with nothing to read says that it is idle: our health depends on it.
+    "spark.sql.streaming.noDataProgressEventInterval": "2000",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -42,3 +45,20 @@ def build_session(name: str, conf: Mapping[str, str] | None = None, *, master: s
     for key, value in {**_DEFAULTS, **(conf or {})}.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+@contextmanager
+def spark_session(name: str, conf: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
+    """On Databricks the cluster's session, left running; anywhere else one of our own, ended with the block."""
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        session = SparkSession.builder.getOrCreate()
+        for key, value in (conf or {}).items():
+            session.conf.set(key, value)
+        yield session
+        return
+    session = build_session(name, conf)
+    session.sparkContext.setLogLevel("WARN")
+    try:
+        yield session
+    finally:
+        session.stop()

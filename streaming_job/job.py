@@ -1,0 +1,201 @@
+"""The streaming job: Kinesis in, tables out, until it is asked to stop. It wires the parts and decides nothing."""
+
+import json
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import DataStreamWriter, StreamingQuery, StreamingQueryListener
+from pyspark.sql.streaming.listener import QueryIdleEvent, QueryProgressEvent, QueryStartedEvent, QueryTerminatedEvent
+
+from config.settings import Settings
+from streaming_job.errors import JobFailedError
+from streaming_job.health import Health
+from streaming_job.metrics import JobMetrics
+from streaming_job.pipeline.batch import BatchReport, Pipeline
+
+log = logging.getLogger("lakestream.job")
+
+
+class StopRequestedError(Exception):
+    """Raised in place of a batch not yet begun: Spark must not take it for done."""
+
+
+class BatchGate:
+    """Lets one batch through at a time, and none once a stop was requested."""
+
+    def __init__(self) -> None:
+        self._in_hand = threading.Lock()
+        self._stop = threading.Event()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        with self._in_hand:
+            if self._stop.is_set():
+                raise StopRequestedError
+            yield
+
+    def request_stop(self) -> None:
+        self._stop.set()
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def wait_for_batch_in_hand(self) -> None:
+        with self._in_hand:
+            pass
+
+
+class Job:
+    def __init__(
+        self, spark: SparkSession, settings: Settings, pipeline: Pipeline, metrics: JobMetrics, health: Health
+    ) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._health = health
+        self._gate = BatchGate()
+
+    def run(self, *, available_now: bool) -> None:
+        """Stream until stopped by SIGTERM or SIGINT, or, with `available_now`, until what is there now is done."""
+        with ExitStack() as cleanup:
+            cleanup.enter_context(_signals_call(self._gate.request_stop))
+            listener = _ProgressListener(self._metrics, self._health)
+            self._spark.streams.addListener(listener)
+            cleanup.callback(self._spark.streams.removeListener, listener)
+            query = self._writer(available_now=available_now).start()
+            self._wait(query)
+
+    def _writer(self, *, available_now: bool) -> DataStreamWriter:
+        trigger: dict[str, Any] = (
+            {"availableNow": True}
+            if available_now
+            else {"processingTime": f"{self._settings.trigger.interval_ms} milliseconds"}
+        )
+        return (
+            source_frame(self._spark, self._settings)
+            .writeStream.foreachBatch(self._process_batch)
+            .option("checkpointLocation", self._settings.lake.checkpoint)
+            .queryName("lakestream")
+            .trigger(**trigger)
+        )
+
+    def _process_batch(self, frame: DataFrame, batch_id: int) -> None:
+        with self._gate.batch():
+            report = self._pipeline.process_batch(frame, batch_id)
+            self._publish(report)
+            self._pipeline.between_batches()
+
+    def _publish(self, report: BatchReport) -> None:
+        self._health.progressed()
+        metrics = self._metrics
+        metrics.batches.inc()
+        metrics.batch_rows.set(report.rows)
+        metrics.rejects.inc(report.rejects)
+        for step, duration_ms in report.steps_ms.items():
+            metrics.step_seconds.labels(step).observe(duration_ms / 1000)
+        for table, counts in report.tables.items():
+            metrics.changes.labels(table).inc(counts.changes)
+            metrics.duplicates.labels(table).inc(counts.duplicates)
+            metrics.parked.labels(table).set(counts.parked)
+        metrics.last_commit.set(time.time())
+        log.info("batch committed", extra={"batch": report.as_dict()})
+
+    def _wait(self, query: StreamingQuery) -> None:
+        try:
+            while not query.awaitTermination(timeout=0.2):
+                if self._gate.stop_requested:
+                    self._health.stopping()
+                    self._gate.wait_for_batch_in_hand()
+                    query.stop()
+                    return
+        except StreamingQueryException as error:
+            if not self._gate.stop_requested:
+                raise JobFailedError(
+                    _reason(error), hint="mend it and start the job again: it goes on from its checkpoint"
+                ) from error
+
+
+def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
+    """The stream's rows, from our own source or the platform's: the same options, the same columns."""
+    source = settings.source
+    if source.connector == "lakestream":
+        from streaming_job.kinesis import LakestreamKinesis  # noqa: PLC0415 - not there on Databricks, nor needed
+
+        spark.dataSource.register(LakestreamKinesis)
+    return spark.readStream.format(_FORMATS[source.connector]).options(**source_options(settings)).load()
+
+
+_FORMATS = {"lakestream": "lakestream_kinesis", "databricks": "kinesis"}
+
+
+def source_options(settings: Settings) -> dict[str, str]:
+    source = settings.source
+    options = {
+        "streamName": source.stream,
+        "region": settings.aws.region,
+        "initialPosition": source.starting_position,
+        "consumerMode": source.consumer_mode,
+        # Neither source refuses a loss unless it is told to, on Databricks the default is to go on.
+        "failOnDataLoss": str(source.fail_on_data_loss).lower(),
+    }
+    optional = {
+        "consumerName": source.consumer_name,
+        "serviceCredential": source.service_credential,
+        "endpointUrl": settings.aws.endpoint,
+    }
+    return options | {name: value for name, value in optional.items() if value is not None} | source.options
+
+
+class _ProgressListener(StreamingQueryListener):
+    """Spark's own progress as health, metrics and one structured log line a batch."""
+
+    def __init__(self, metrics: JobMetrics, health: Health) -> None:
+        self._metrics = metrics
+        self._health = health
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
+        log.info("query started", extra={"query": str(event.id), "run": str(event.runId)})
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+        self._health.progressed()
+        progress = json.loads(event.progress.json)
+        log.info("progress", extra={"rows": progress["numInputRows"], "duration_ms": progress.get("durationMs", {})})
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
+        log.debug("idle", extra={"query": str(event.id)})
+        self._health.progressed()
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        log.info("query ended", extra={"failed": event.exception is not None})
+
+
+def _reason(error: StreamingQueryException) -> str:
+    """The innermost message: what our source or a batch said, without Spark's wrapping around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ours = [line for line in lines if re.match(r"^(\w+\.)*\w*Error\b.*:", line)]
+    return (ours or lines or ["the query failed"])[-1 if ours else 0]
+
+
+@contextmanager
+def _signals_call(request_stop: Callable[[], None]) -> Iterator[None]:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        log.info("stopping after the batch in hand", extra={"signal": signal.Signals(number).name})
+        request_stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,94 @@
+"""From a configuration file to a running job; `lakestream run` and the Databricks job both start here."""
+
+import argparse
+import logging
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from config.errors import ConfigurationError, LakestreamError
+from config.settings import Settings, load_settings
+from config.tables import TableConfig, load_tables
+from streaming_job.health import Health
+from streaming_job.http import HttpServer, application
+from streaming_job.job import Job
+from streaming_job.latency.book import LatencyBook
+from streaming_job.latency.table import LatencyFlusher, LatencyTable, RustLatencyTable, SparkLatencyTable, known_batches
+from streaming_job.logs import log_to_stderr
+from streaming_job.metrics import JobMetrics
+from streaming_job.pipeline.batch import Pipeline
+from streaming_job.pipeline.locations import Lake
+from streaming_job.spark import spark_session
+
+log = logging.getLogger("lakestream.main")
+
+
+def run(config: Path, *, available_now: bool = False) -> None:
+    """The job of one configuration file; everything wrong with the file is said before Spark is started."""
+    settings = load_settings(config)
+    tables = configured_tables(settings)
+    started = time.monotonic()
+    with spark_session("lakestream", settings.spark) as spark:
+        _run_with(spark, settings, tables, available_now=available_now, started=started)
+
+
+def configured_tables(settings: Settings) -> dict[str, TableConfig]:
+    known = load_tables(settings.tables_dir)
+    missing = [table for table in settings.tables if table not in known]
+    if missing:
+        raise ConfigurationError(
+            f"tables: no rules file for {', '.join(missing)} in {settings.tables_dir}",
+            hint=f"there are files for {', '.join(sorted(known)) or 'no table'}",
+        )
+    return {table: known[table] for table in settings.tables}
+
+
+def _run_with(
+    spark: SparkSession, settings: Settings, tables: dict[str, TableConfig], *, available_now: bool, started: float
+) -> None:
+    latency_table = _latency_table(spark, settings)
+    book = LatencyBook(known_batches(latency_table))
+    metrics, health = JobMetrics(book), Health(settings.http.unhealthy_after_s)
+
+    def flush_failed(error: Exception) -> None:
+        metrics.latency_failures.inc()
+        log.warning("latency figures not written, kept for the next flush", extra={"reason": str(error)})
+
+    with ExitStack() as cleanup:
+        server = HttpServer(application(metrics.registry, health), settings.http)
+        server.start()
+        cleanup.callback(server.stop)
+        flusher = LatencyFlusher(book, latency_table, flush_failed)
+        flusher.start()
+        cleanup.callback(flusher.stop)
+        pipeline = cleanup.enter_context(Pipeline(spark, settings, tables, book))
+        pipeline.warm_up()
+        log.info("ready to stream", extra={"url": server.url, "seconds": round(time.monotonic() - started, 1)})
+        Job(spark, settings, pipeline, metrics, health).run(available_now=available_now)
+
+
+def _latency_table(spark: SparkSession, settings: Settings) -> LatencyTable:
+    location = Lake(settings.lake).shared("latency")
+    return RustLatencyTable(location.path) if location.path is not None else SparkLatencyTable(spark, location.sql)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m streaming_job.main --config FILE [--available-now]`: what a Databricks task runs."""
+    parser = argparse.ArgumentParser(prog="streaming_job.main", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--available-now", action="store_true")
+    options = parser.parse_args(arguments)
+    log_to_stderr()
+    try:
+        run(options.config, available_now=options.available_now)
+    except LakestreamError as error:
+        log.error("%s", error)  # noqa: TRY400 - said in one line, a trace would bury it
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
