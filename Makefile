@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all a newcomer needs; each sets up what it lacks first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+RATE ?= 50
+BIN := .venv/bin
+# pip's own settings on this machine decide where packages come from; the hashes decide which.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
+
+.PHONY: help setup demo test check lint types format bench lock clean
+
+help:  ## what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: .venv/.ready .venv-stack/.ready .jars/.ready  ## environments and jars; does nothing the second time
+
+.venv/.ready: infra/locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: $(PYTHON) is not Python 3.11 or newer; install it, or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setup: the project's environment (about a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP_INSTALL) infra/locks/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv-stack/.ready: infra/locks/stack.txt
+	@echo "setup: the emulator's environment"
+	@$(PYTHON) -m venv .venv-stack
+	@.venv-stack/bin/python $(PIP_INSTALL) infra/locks/stack.txt
+	@touch $@
+
+.jars/.ready: infra/locks/jars.sha256 .venv/.ready
+	@echo "setup: Delta's jars"
+	@$(BIN)/python -m infra.local.jars
+	@touch $@
+
+demo: setup  ## the whole path for SECONDS (60), then the proof; KEEP=1 leaves it running
+	@$(BIN)/python -m infra.local.demo --seconds $(or $(SECONDS),60) --rate $(RATE) $(if $(KEEP),--keep)
+
+test: setup check  ## everything CI runs; results in build/junit.xml
+	@mkdir -p build
+	@$(BIN)/pytest --junit-xml=build/junit.xml $(PYTEST)
+
+check: lint types  ## lint and types
+
+lint: setup
+	@$(BIN)/ruff format --check --quiet . || { echo "error: run \`make format\`" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: setup
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+lock: setup  ## make the lock files anew (needs uv)
+	@for extra in dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header pyproject.toml --extra $$extra --output-file infra/locks/$$extra.txt; done
+	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  infra/locks/stack.in --output-file infra/locks/stack.txt
+
+clean:  ## remove what was built and what the demo left; keeps the environments
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
