@@ -51,9 +51,21 @@ class BridgeRules(Frozen):
     origin: OriginRule | None = None
 
 
+class DeleteRule(Frozen):
+    """What a REMOVE does to its row. `soft` leaves a tombstone, `hard` purges it `window_h` after its commit,
+    `ignore` keeps the row and marks it. A REMOVE because the item left the filter is never ignored."""
+
+    policy: Literal["soft", "hard", "ignore"] = "soft"
+    window_h: int = Field(default=168, ge=1)
+
+
 class LakeRules(Frozen):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,120}$")]
     engine: Literal["rust", "spark"] = "rust"
+    deletes: DeleteRule = DeleteRule()
+    expiries: DeleteRule | None = None
+    """Expiries by TTL; None: as `deletes`."""
+    change_data_feed: bool = False
 
 
 class TableConfig(Frozen):
