@@ -1,0 +1,92 @@
+"""Source and lake side by side: keys and digests in a file of DuckDB's, so that a million rows need no memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+_MEMORY_LIMIT: Final = "512MB"
+
+SOURCE_SCHEMA: Final = pa.schema([("key", pa.string()), ("digest", pa.string())])
+LAKE_SCHEMA: Final = SOURCE_SCHEMA.append(pa.field("intact", pa.bool_()))
+"""`intact`: the row's columns still give the `_row_digest` that was written with them."""
+
+
+class Finding(StrEnum):
+    MISSING = "missing"
+    """In the source, not in the lake."""
+    EXTRA = "extra"
+    """Live in the lake, not in the source."""
+    STALE = "stale"
+    """In both, but the lake's row is of another version than the source's item."""
+    DIFFERENT = "different"
+    """The row is of the right version, and its columns are not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A difference as first seen; changes in flight look the same, so each is looked at again."""
+
+    key: str
+    finding: Finding
+
+
+class Comparison:
+    def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
+        self._database = database
+        database.execute("CREATE TABLE source (key VARCHAR, digest VARCHAR)")
+        database.execute("CREATE TABLE lake (key VARCHAR, digest VARCHAR, intact BOOLEAN)")
+
+    def add_source(self, rows: pa.Table) -> None:
+        self._insert("source", rows.cast(SOURCE_SCHEMA))
+
+    def add_lake(self, rows: pa.Table) -> None:
+        self._insert("lake", rows.cast(LAKE_SCHEMA))
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        self._database.register("incoming", rows)
+        self._database.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608 - one of our two names
+        self._database.unregister("incoming")
+
+    def counts(self) -> tuple[int, int]:
+        """Items in the source, live rows in the lake."""
+        return self._count("source"), self._count("lake")
+
+    def _count(self, table: str) -> int:
+        row = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - one of our two names
+        return int(row[0]) if row else 0
+
+    def suspects(self) -> list[Suspect]:
+        found = self._database.execute(
+            """
+            SELECT coalesce(source.key, lake.key) AS key,
+                   CASE WHEN lake.key IS NULL THEN 'missing'
+                        WHEN source.key IS NULL THEN 'extra'
+                        WHEN source.digest IS DISTINCT FROM lake.digest THEN 'stale'
+                        ELSE 'different' END AS finding
+            FROM source FULL OUTER JOIN lake ON source.key = lake.key
+            WHERE lake.key IS NULL OR source.key IS NULL
+               OR source.digest IS DISTINCT FROM lake.digest OR NOT lake.intact
+            ORDER BY key
+            """
+        ).fetchall()
+        return [Suspect(key, Finding(finding)) for key, finding in found]
+
+
+@contextmanager
+def comparison() -> Iterator[Comparison]:
+    """A comparison in a temporary folder, spilled to disk past a fixed amount of memory."""
+    with TemporaryDirectory(prefix="lakestream-verify-") as folder:
+        database = duckdb.connect(str(Path(folder) / "compare.duckdb"))
+        try:
+            database.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+            database.execute("SET threads = 2")
+            yield Comparison(database)
+        finally:
+            database.close()
