@@ -6,9 +6,18 @@ One file a table serves both sides: `bridge` is compiled to JSON for the Lambda,
 
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from config.errors import ConfigurationError
 
@@ -51,9 +60,103 @@ class BridgeRules(Frozen):
     origin: OriginRule | None = None
 
 
+class TimeZoneRule(Frozen):
+    """The zone of times written without one: an attribute of the item that holds an IANA name, or a fixed zone.
+    With `attribute`, `zone` stands in where an item lacks it; without both a time cannot be placed and is rescued.
+    """
+
+    attribute: AttributePath | None = None
+    zone: str | None = None
+
+    @field_validator("zone")
+    @classmethod
+    def known_zone(cls, zone: str | None) -> str | None:
+        if zone is not None and zone not in available_timezones():
+            raise ValueError(f"{zone!r} is no IANA time zone")
+        return zone
+
+    @model_validator(mode="after")
+    def either(self) -> "TimeZoneRule":
+        if self.attribute is None and self.zone is None:
+            raise ValueError("give attribute, zone, or both")
+        return self
+
+
+ColumnType = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(string|boolean|double|bigint|decimal\((?:[1-9]|[12][0-9]|3[0-8]),(?:[0-9]|[12][0-9]|3[0-8])\)|timestamp|date|binary|json)$"
+    ),
+]
+"""`json`: whatever is there, as JSON text."""
+
+
+class ColumnRule(Frozen):
+    """A declared column. A `timestamp` or `date` is read from ISO 8601 text, from text in Java's `format`, or, with
+    `unit`, from a number since 1970.
+    """
+
+    type: ColumnType
+    unit: Literal["s", "ms", "us"] | None = None
+    format: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_word(cls, value: object) -> object:
+        """`year: bigint` for `year: {type: bigint}`; spaces inside a type do not matter."""
+        rule = {"type": value} if isinstance(value, str) else value
+        if isinstance(rule, dict) and isinstance(rule.get("type"), str):
+            return {**rule, "type": rule["type"].replace(" ", "").lower()}
+        return rule
+
+    @model_validator(mode="after")
+    def sensible(self) -> "ColumnRule":
+        if self.unit is not None and self.type != "timestamp":
+            raise ValueError("unit goes with timestamp")
+        if self.format is not None and (self.type not in ("timestamp", "date") or self.unit is not None):
+            raise ValueError("format goes with timestamp or date, and not with unit")
+        if self.type.startswith("decimal"):
+            precision, scale = map(int, self.type[8:-1].split(","))
+            if scale > precision:
+                raise ValueError(f"{self.type} has more decimals than digits")
+        return self
+
+
+class PivotRule(Frozen):
+    """A list of maps that names its own columns: each element's `value` under the name made from its other fields.
+    A value with the single field `unwrap` is that field's value; one with several becomes a column a field.
+    """
+
+    list: AttributePath
+    name: Annotated[str, StringConstraints(pattern=r"\{[^{}]+\}")]
+    value: Annotated[str, StringConstraints(min_length=1)]
+    unwrap: str | None = "value"
+    embedded: bool = False
+    """The value is a string that holds JSON."""
+    fields: tuple[str, ...] = ()
+    """Other fields of an element to flatten beside its value; those not named here stay in `history` only."""
+
+
+class FlattenRules(Frozen):
+    """How an item becomes columns. Without a rule a map becomes a column a field, a list JSON text."""
+
+    pivot: tuple[PivotRule, ...] = ()
+    index: tuple[AttributePath, ...] = ()
+    """Lists that become a column an element."""
+    embedded: tuple[AttributePath, ...] = ()
+    """Strings that hold JSON, flattened as if it stood in their place."""
+    json_: tuple[AttributePath, ...] = Field(default=(), alias="json")
+    """Maps and lists kept whole, as JSON text."""
+    depth_max: int = Field(default=4, ge=1, le=16)
+    """What is nested deeper becomes JSON text."""
+    columns_max: int = Field(default=1000, ge=1, le=5000)
+    """No column is added beyond; further values go to `_rescued`."""
+
+
 class DeleteRule(Frozen):
     """What a REMOVE does to its row. `soft` leaves a tombstone, `hard` purges it `window_h` after its commit,
-    `ignore` keeps the row and marks it. A REMOVE because the item left the filter is never ignored."""
+    `ignore` keeps the row and marks it. A REMOVE because the item left the filter is never ignored.
+    """
 
     policy: Literal["soft", "hard", "ignore"] = "soft"
     window_h: int = Field(default=168, ge=1)
@@ -66,6 +169,12 @@ class LakeRules(Frozen):
     expiries: DeleteRule | None = None
     """Expiries by TTL; None: as `deletes`."""
     change_data_feed: bool = False
+    strict: bool = False
+    """A change with a value that does not fit its column is rejected instead of rescued."""
+    time_zone: TimeZoneRule = TimeZoneRule(zone="UTC")
+    columns: dict[AttributePath, ColumnRule] = Field(default_factory=dict)
+    """Declared columns by path; all others are learnt from the first value seen."""
+    flatten: FlattenRules = FlattenRules()
 
 
 class TableConfig(Frozen):
