@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import duckdb
@@ -13,9 +12,8 @@ import pyarrow as pa
 
 _MEMORY_LIMIT: Final = "512MB"
 
-SOURCE_SCHEMA: Final = pa.schema([("key", pa.string()), ("digest", pa.string())])
-LAKE_SCHEMA: Final = SOURCE_SCHEMA.append(pa.field("intact", pa.bool_()))
-"""`intact`: the row's columns still give the `_row_digest` that was written with them."""
+SOURCE_SCHEMA: Final = pa.schema([("key", pa.string()), ("digest", pa.string()), ("address", pa.string())])
+"""`address`: the key as the source knows it, DynamoDB JSON; masked keys do not lead back to it."""
 
 
 class Finding(StrEnum):
@@ -27,6 +25,8 @@ class Finding(StrEnum):
     """In both, but the lake's row is of another version than the source's item."""
     DIFFERENT = "different"
     """The row is of the right version, and its columns are not what was written."""
+    UNPROVEN = "unproven"
+    """They differ, and a change that would mend it may still be on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +35,25 @@ class Suspect:
 
     key: str
     finding: Finding
+    address: str | None
 
 
 class Comparison:
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
-        database.execute("CREATE TABLE source (key VARCHAR, digest VARCHAR)")
+        database.execute("CREATE TABLE source (key VARCHAR, digest VARCHAR, address VARCHAR)")
         database.execute("CREATE TABLE lake (key VARCHAR, digest VARCHAR, intact BOOLEAN)")
 
     def add_source(self, rows: pa.Table) -> None:
-        self._insert("source", rows.cast(SOURCE_SCHEMA))
-
-    def add_lake(self, rows: pa.Table) -> None:
-        self._insert("lake", rows.cast(LAKE_SCHEMA))
-
-    def _insert(self, table: str, rows: pa.Table) -> None:
-        self._database.register("incoming", rows)
-        self._database.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608 - one of our two names
+        self._database.register("incoming", rows.cast(SOURCE_SCHEMA))
+        self._database.execute("INSERT INTO source SELECT * FROM incoming")
         self._database.unregister("incoming")
+
+    def add_lake(self, folder: Path) -> None:
+        """Parquet files of `key`, `digest` and `intact`: whether the row's columns still give its `_row_digest`."""
+        self._database.execute(
+            "INSERT INTO lake SELECT key, digest, intact FROM read_parquet(?)", [f"{folder}/*.parquet"]
+        )
 
     def counts(self) -> tuple[int, int]:
         """Items in the source, live rows in the lake."""
@@ -65,7 +66,7 @@ class Comparison:
     def suspects(self) -> list[Suspect]:
         found = self._database.execute(
             """
-            SELECT coalesce(source.key, lake.key) AS key,
+            SELECT coalesce(source.key, lake.key) AS key, source.address,
                    CASE WHEN lake.key IS NULL THEN 'missing'
                         WHEN source.key IS NULL THEN 'extra'
                         WHEN source.digest IS DISTINCT FROM lake.digest THEN 'stale'
@@ -76,17 +77,16 @@ class Comparison:
             ORDER BY key
             """
         ).fetchall()
-        return [Suspect(key, Finding(finding)) for key, finding in found]
+        return [Suspect(key, Finding(finding), address) for key, address, finding in found]
 
 
 @contextmanager
-def comparison() -> Iterator[Comparison]:
-    """A comparison in a temporary folder, spilled to disk past a fixed amount of memory."""
-    with TemporaryDirectory(prefix="lakestream-verify-") as folder:
-        database = duckdb.connect(str(Path(folder) / "compare.duckdb"))
-        try:
-            database.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
-            database.execute("SET threads = 2")
-            yield Comparison(database)
-        finally:
-            database.close()
+def comparison(folder: Path) -> Iterator[Comparison]:
+    """A comparison in a folder of its own, spilled to disk past a fixed amount of memory."""
+    database = duckdb.connect(str(folder / "compare.duckdb"))
+    try:
+        database.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+        database.execute("SET threads = 2")
+        yield Comparison(database)
+    finally:
+        database.close()

@@ -1,0 +1,49 @@
+"""`current` of one table as the operations read it, by Spark: deletion vectors, catalogs and all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+
+from config.errors import LakestreamError
+from streaming_job.operations.verify import LakeRow
+from streaming_job.pipeline.current import row_digest
+from streaming_job.pipeline.locations import TableLocations
+
+
+class NoTableError(LakestreamError):
+    """The lake has no such table yet."""
+
+
+class SparkLakeRows:
+    def __init__(self, spark: SparkSession, locations: TableLocations) -> None:
+        self._spark = spark
+        self._locations = locations
+
+    def write_all(self, folder: Path) -> None:
+        self._live().write.parquet(str(folder))
+
+    def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
+        wanted = self._spark.createDataFrame([(key,) for key in keys], "key string")
+        found = self._live().join(F.broadcast(wanted), "key", "left_semi").collect()
+        return {row.key: LakeRow(row.digest, row.intact) for row in found}
+
+    def newest_created_ms(self) -> int:
+        newest = self._read(self._locations.history.sql).agg(F.max("_created_ms")).first()
+        return int(newest[0]) if newest is not None and newest[0] is not None else 0
+
+    def _live(self) -> DataFrame:
+        rows = self._read(self._locations.current.sql).where("NOT _deleted")
+        intact = F.coalesce(row_digest(rows.columns) == F.col("_row_digest"), F.lit(False))
+        return rows.select(F.col("_key").alias("key"), F.col("_digest").alias("digest"), intact.alias("intact"))
+
+    def _read(self, table: str) -> DataFrame:
+        """As committed now: a table by path is looked up anew each time."""
+        try:
+            return self._spark.sql(f"SELECT * FROM {table}")  # noqa: S608 - a location of the configuration
+        except AnalysisException as error:
+            raise NoTableError(
+                f"there is no table {table.replace('`', '')}", hint="run the job first; it makes the tables"
+            ) from error
