@@ -163,3 +163,11 @@ def of_arrow(rows: pa.Table) -> dict[tuple[str, str], HopSketch]:
         )
         merged.setdefault((row["table"], row["hop"]), HopSketch()).merge(sketch)
     return merged
+
+
+def merged_hops(path: str) -> dict[tuple[str, str], HopSketch]:
+    """Everything the table at `path` holds, merged by table and hop; empty when nothing was written yet."""
+    try:
+        return of_arrow(DeltaTable(path).to_pyarrow_table())
+    except TableNotFoundError:
+        return {}
