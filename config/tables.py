@@ -31,6 +31,24 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def split_path(path: str) -> tuple[str, ...]:
+    r"""`a.b\.c` is `a`, then `b.c`."""
+    names = [name.replace("\0", ".") for name in path.replace("\\.", "\0").split(".")]
+    if not all(names):
+        raise ValueError(f"{path!r} holds an empty name")
+    return tuple(names)
+
+
+def join_path(names: tuple[str, ...]) -> str:
+    return ".".join(name.replace(".", "\\.") for name in names)
+
+
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether one path is the other or leads to it."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
 class KeyAttribute(Frozen):
     name: str
     type: KeyType = "S"
@@ -51,13 +69,33 @@ class FilterRule(Frozen):
 
 
 class BridgeRules(Frozen):
+    """What may leave the source. Paths pass through lists: `signals.body` is the `body` of every signal."""
+
     drop: tuple[AttributePath, ...] = ()
     hash: tuple[AttributePath, ...] = ()
     hash_secret: str | None = None
+    """Name of the secret that holds the key of the hashes; `hash_secret_version` pins one of its versions, so that
+    hashes change when the rules do and not in between.
+    """
+    hash_secret_version: str | None = None
     keep_old_image: bool = True
     filter: FilterRule | None = None
     ttl_attribute: AttributePath | None = None
     origin: OriginRule | None = None
+
+    @model_validator(mode="after")
+    def consistent(self) -> "BridgeRules":
+        if bool(self.hash) != bool(self.hash_secret):
+            raise ValueError("hash and hash_secret go together")
+        if self.hash_secret_version and not self.hash_secret:
+            raise ValueError("hash_secret_version goes with hash_secret")
+        removed = [split_path(path) for path in (*self.drop, *self.hash)]
+        for path in removed:
+            if any(path[: len(other)] == other for other in removed if other is not path):
+                raise ValueError(f"{join_path(path)} is dropped or hashed twice")
+        if self.origin and any(overlap(split_path(self.origin.attribute), path) for path in removed):
+            raise ValueError("origin would let out a time that the rules drop or hash")
+        return self
 
 
 class TimeZoneRule(Frozen):

@@ -1,0 +1,253 @@
+"""DynamoDB stream records to Kinesis envelopes: validate, encode, park, publish, report.
+
+What the answer does not name as failed is done: in Kinesis, or in S3 as a dead letter, or kept back by the table's
+filter. What it names comes again, with everything after it.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bridge_lambda.dead_letters import ObjectStore, S3Store, dead_letter, unproven_mark
+from bridge_lambda.envelope import Change, encode_change, origin_of
+from bridge_lambda.errors import BridgeError, NotOurEventError, ParkError, PoisonRecordError, RefusalError
+from bridge_lambda.metrics import NAMESPACE, Counts, count_refusal, emit
+from bridge_lambda.publisher import (
+    CONNECT_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    RESERVE_MS,
+    Clock,
+    Entry,
+    KinesisPublisher,
+    RecordPublisher,
+    SystemClock,
+    publish,
+)
+from bridge_lambda.rules import HashKey, TableRules, load_rules
+from config.limits import DYNAMODB_STREAM_RETENTION_H
+
+if TYPE_CHECKING:
+    # Names of types only; the packages behind them would be a tenth of the cold start.
+    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_s3 import S3Client
+
+logger = Logger(service="bridge")
+tracer = Tracer(service="bridge")
+metrics = Metrics(namespace=NAMESPACE, service="bridge")
+
+NEAR_EXPIRY_MS: Final = (DYNAMODB_STREAM_RETENTION_H - 1) * 3_600_000
+"""A record this old was nearly trimmed: others before it may have been."""
+SECRET_BYTES_MIN: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What an invocation works with; made once for each environment of the function."""
+
+    tables: Mapping[str, TableRules]
+    publisher: RecordPublisher
+    store: ObjectStore
+    bucket: str
+    clock: Clock
+    marked: set[str] = field(default_factory=set)
+    """Marks already left, so that a late shard does not write the same one with each batch."""
+
+
+@tracer.capture_lambda_handler(capture_response=False)
+@metrics.log_metrics(capture_cold_start_metric=True)
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
+    try:
+        return process(event, load_bridge(), context.get_remaining_time_in_millis)
+    except BridgeError as error:
+        count_refusal(metrics)
+        _say("the whole batch fails", error)
+        raise
+
+
+def process(event: Any, bridge: Bridge, remaining_ms: Callable[[], float]) -> "PartialItemFailureResponse":
+    started_ms = bridge.clock.elapsed_ms()
+    records = stream_records(event)
+    counts = Counts(received=len(records))
+    watch_age(records, bridge, counts)
+    entries, unparked = encode_all(records, bridge, remaining_ms, counts)
+    published = publish(
+        entries,
+        bridge.publisher,
+        clock=bridge.clock,
+        remaining_ms=remaining_ms,
+        condemn=lambda entry, error: bury(records[entry.index], error, bridge, counts),
+    )
+    unsent = published.unsent if published.unsent is not None else unparked
+    counts.add(published, failed=0 if unsent is None else len(records) - unsent)
+    counts.duration_ms = bridge.clock.elapsed_ms() - started_ms
+    emit(metrics, counts)
+    return report(records, unsent, published.problem)
+
+
+def stream_records(event: Any) -> list[Any]:
+    """The event's records; NotOurEventError where it is not a DynamoDB stream's."""
+    records = event.get("Records") if isinstance(event, dict) else None
+    hint = "only an event source mapping on a DynamoDB stream may invoke this function"
+    if not isinstance(records, list) or not records:
+        raise NotOurEventError("an event without Records", hint=hint)
+    sources = {str(record.get("eventSource")) for record in records if isinstance(record, dict)}
+    if sources - {"aws:dynamodb"}:
+        raise NotOurEventError(f"an event from {', '.join(sorted(sources))}", hint=hint)
+    return records
+
+
+def watch_age(records: list[Any], bridge: Bridge, counts: Counts) -> None:
+    """The first record is the oldest. One that was nearly trimmed leaves a mark: others before it may be lost."""
+    try:
+        counts.table, generation = origin_of(records[0]["eventSourceARN"])
+        created_ms = int(records[0]["dynamodb"]["ApproximateCreationDateTime"] * 1000)
+    except (PoisonRecordError, LookupError, TypeError, ValueError, AttributeError):
+        return  # nothing to measure by; what is wrong with the record shows when it is encoded
+    now_ms = bridge.clock.now_ms()
+    counts.iterator_age_ms = max(0, now_ms - created_ms)
+    if counts.iterator_age_ms < NEAR_EXPIRY_MS:
+        return
+    counts.near_expiry = 1
+    mark = unproven_mark(counts.table, generation, "near-expiry", now_ms)
+    if mark.name in bridge.marked:
+        return
+    logger.error("records were nearly trimmed", extra={"table": counts.table, "hint": "run `lakestream verify`"})
+    try:
+        bridge.store.put(mark)
+    except ParkError as error:  # holding the shard back for a mark would lose what the mark warns of
+        _say("no mark was left", error)
+    else:
+        bridge.marked.add(mark.name)
+
+
+def encode_all(
+    records: list[Any], bridge: Bridge, remaining_ms: Callable[[], float], counts: Counts
+) -> tuple[list[Entry], int | None]:
+    """What is to be sent, up to the first record that belongs into S3 and did not get there; and its index."""
+    arrived_ms = bridge.clock.now_ms()
+    entries: list[Entry] = []
+    for index, record in enumerate(records):
+        try:
+            change = encode_or_bury(record, arrived_ms, bridge, counts)
+        except ParkError as error:
+            _say("a record could not be parked", error)
+            return entries, index
+        if change is not None:
+            entries.append(Entry(index, change))
+        if remaining_ms() < RESERVE_MS:
+            return entries, index + 1 if index + 1 < len(records) else None
+    return entries, None
+
+
+def encode_or_bury(record: Any, arrived_ms: int, bridge: Bridge, counts: Counts) -> Change | None:
+    """The change to send; None where it is a dead letter now, or the filter keeps it back."""
+    try:
+        change = encode_change(record, bridge.tables, arrived_ms, bridge.bucket)
+    except PoisonRecordError as poison:
+        bury(record, poison, bridge, counts)
+        return None
+    if change is None:
+        counts.skipped += 1
+    elif change.claim is not None:
+        bridge.store.put(change.claim)
+        counts.claims += 1
+    return change
+
+
+def bury(record: Any, error: BridgeError, bridge: Bridge, counts: Counts) -> None:
+    """The whole record, and why, to S3."""
+    letter = dead_letter(record, error, bridge.clock.now_ms())
+    bridge.store.put(letter)
+    counts.dead_lettered += 1
+    _say("dead letter", error, object=letter.name)
+
+
+def report(records: list[Any], unsent: int | None, problem: BridgeError | None) -> "PartialItemFailureResponse":
+    """The lowest sequence number that was not sent: the mapping comes back with it and everything after it."""
+    if unsent is None:
+        return {"batchItemFailures": []}
+    if problem is not None:
+        _say("not all was sent", problem, unsent=len(records) - unsent)
+    try:
+        return {"batchItemFailures": [{"itemIdentifier": str(records[unsent]["dynamodb"]["SequenceNumber"])}]}
+    except (LookupError, TypeError):
+        raise ParkError("a record without a sequence number could not be parked", hint="mend S3 access") from None
+
+
+def _say(message: str, error: BridgeError, **more: Any) -> None:
+    """One shape for every line about trouble: what, and what to do. Never item data."""
+    logger.error(message, extra={"what": error.what, "hint": error.hint, **more})
+
+
+# --- made once for each environment -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def load_bridge() -> Bridge:
+    """RefusalError where the environment, the rules or a secret are not as they must be: before the first record."""
+    stream = _setting("LAKESTREAM_STREAM")
+    bucket = _setting("LAKESTREAM_BUCKET")
+    rules = Path(os.environ.get("LAKESTREAM_RULES") or Path(__file__).parent.parent / "rules.json")
+    # boto3 would retry by itself, out of our order and past our deadline; and wait for a minute where we have seconds.
+    once = Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+    )
+    return Bridge(
+        tables=load_rules(rules, read_secret),
+        publisher=KinesisPublisher(boto3.client("kinesis", config=once), stream),
+        store=S3Store(_s3_client, bucket, os.environ.get("LAKESTREAM_DEAD_LETTER_KEY") or None),
+        bucket=bucket,
+        clock=SystemClock(),
+    )
+
+
+def read_secret(name: str, version: str | None) -> HashKey:
+    hint = f"create secret {name} in Secrets Manager and let the function's role read it"
+    chosen = {"VersionId": version} if version else {}
+    try:
+        answer = boto3.client("secretsmanager", config=_few_tries()).get_secret_value(SecretId=name, **chosen)
+    except ClientError as error:
+        raise RefusalError(f"secret {name}: {error.response['Error']['Code']}", hint=hint) from None
+    except BotoCoreError as error:
+        raise RefusalError(f"secret {name}: {type(error).__name__}", hint=hint) from None
+    secret = answer.get("SecretBinary") or answer.get("SecretString", "").encode()
+    if len(secret) < SECRET_BYTES_MIN:
+        raise RefusalError(f"secret {name} is shorter than {SECRET_BYTES_MIN} bytes", hint="give it 32 random bytes")
+    return HashKey(answer["VersionId"], secret)
+
+
+def _setting(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise RefusalError(f"{name} is not set", hint="set it in the function's environment")
+    return value
+
+
+def _few_tries() -> Config:
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+    )
+
+
+@functools.cache
+def _s3_client() -> "S3Client":
+    """Made when the first object is parked: most environments never park one."""
+    return boto3.client("s3", config=_few_tries())
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    load_bridge()  # while the environment starts it has a whole core, and no batch waits

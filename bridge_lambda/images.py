@@ -1,0 +1,267 @@
+"""DynamoDB JSON to plain JSON and back, exactly; and the digest that tells two items apart.
+
+Plain JSON keeps numbers as the literals they arrived in, binary as base64, sets as sorted arrays. What that loses is
+listed in `types`: JSON Pointer to `B`, `SS`, `NS`, `BS`, or `N` where a number's text is no JSON literal and is quoted.
+
+The canonical form of an item is its plain JSON with names sorted and numbers normalised, then, where there are any, a
+newline and its `types`. Almost every item arrives with canonical numbers, so one walk and one serialisation give the
+text that is sent and the text that is digested; only the others pay for a second one.
+"""
+
+import binascii
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from orjson import OPT_SORT_KEYS, Fragment, JSONEncodeError, dumps
+
+Image = Mapping[str, Any]
+"""An item as DynamoDB says it: name -> {"S": ...}, {"N": ...}, ..."""
+
+MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, AttributeError, KeyError)
+"""What walking something else than DynamoDB JSON raises. Their messages may quote the item: never pass them on."""
+
+_CANONICAL: Final = r"(?!-0(?![.]))-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?"
+_all_canonical: Final = re.compile(rf"(?:{_CANONICAL},)*").fullmatch
+_json_literal: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+_number: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
+_SETS: Final = frozenset(("SS", "NS", "BS"))
+_MAGNITUDE_MAX: Final = 130
+"""DynamoDB's numbers lie between 1E-130 and 9.99E+125; what claims to be further out is no number of DynamoDB's."""
+
+
+class Encoded(NamedTuple):
+    text: bytes
+    """Plain JSON, names sorted."""
+    types: dict[str, str]
+    """Pointers below the item itself; see `rooted`."""
+    digest: str | None
+    """SHA-256 of the canonical form, where it was asked for."""
+
+
+def encode(image: Image, *, digested: bool = False) -> Encoded:
+    """`digested` asks for the digest too. One of MALFORMED where the image is not DynamoDB JSON."""
+    numbers: list[str] = []
+    lossy: list[str] = []
+    tree = _map(image, numbers, lossy)
+    if not _are_canonical(numbers):
+        return _encode_with_care(image, digested=digested)
+    text = dumps(tree, option=OPT_SORT_KEYS)
+    types = types_of(image) if lossy else {}
+    return Encoded(text, types, _digest_of(text, types) if digested else None)
+
+
+def plain(image: Image) -> bytes:
+    """The item as plain JSON text."""
+    return encode(image).text
+
+
+def digest(image: Image) -> str:
+    """SHA-256, in hex, of the canonical form: equal items have equal digests however their text differs."""
+    return encode(image, digested=True).digest or ""
+
+
+def rooted(pointers: Mapping[str, str], root: str) -> dict[str, str]:
+    """Pointers as the envelope has them: `/a` of the new image is `/new/a`."""
+    return {root + pointer: tag for pointer, tag in pointers.items()}
+
+
+def canonical_text(image: Image) -> bytes:
+    """Plain JSON with names sorted and numbers normalised: what a `key` is written as."""
+    numbers: list[str] = []
+    tree = _map(image, numbers, [])
+    if not _are_canonical(numbers):
+        tree = _map_with_care(image, _canonical_number)
+    return dumps(tree, option=OPT_SORT_KEYS)
+
+
+# --- the hot walk -----------------------------------------------------------------------------------------------------
+
+
+def _map(attributes: Image, numbers: list[str], lossy: list[str]) -> dict[str, Any]:
+    """One pass over an item, flat on purpose: most of the bridge's time is spent in this loop.
+
+    Numbers go in unchecked and are checked together afterwards, by one match over all of them.
+    """
+    tree: dict[str, Any] = {}
+    for name, typed in attributes.items():
+        if "S" in typed:
+            tree[name] = typed["S"]
+        elif "N" in typed:
+            number = typed["N"]
+            numbers.append(number)
+            tree[name] = Fragment(number)
+        elif "M" in typed:
+            tree[name] = _map(typed["M"], numbers, lossy)
+        elif "L" in typed:
+            tree[name] = elements = []
+            for element in typed["L"]:
+                if "M" in element:
+                    elements.append(_map(element["M"], numbers, lossy))
+                elif "S" in element:
+                    elements.append(element["S"])
+                else:
+                    elements.append(_map({"": element}, numbers, lossy)[""])
+        else:
+            tree[name] = _rare(typed, numbers, lossy)
+    return tree
+
+
+def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
+    ((tag, value),) = typed.items()
+    if tag == "BOOL" and (value is True or value is False):
+        return value
+    if tag == "NULL":
+        return None
+    if tag == "NS":
+        numbers.extend(value)
+    lossy.append(tag)
+    return _binary_or_set(tag, value, _literal)
+
+
+def _are_canonical(numbers: list[str]) -> bool:
+    """One match for all of them. The commas are counted so that no number can pass for two."""
+    joined = ",".join([*numbers, ""])
+    return _all_canonical(joined) is not None and joined.count(",") == len(numbers)
+
+
+# --- with care: numbers that are not canonical ------------------------------------------------------------------------
+
+
+def _encode_with_care(image: Image, *, digested: bool) -> Encoded:
+    text = dumps(_map_with_care(image, _literal), option=OPT_SORT_KEYS)
+    pointers = types_of(image)
+    if not digested:
+        return Encoded(text, pointers, None)
+    kept = {pointer: tag for pointer, tag in pointers.items() if tag != "N"}
+    return Encoded(text, pointers, _digest_of(canonical_text(image), kept))
+
+
+def _map_with_care(attributes: Image, number: Callable[[str], Any]) -> dict[str, Any]:
+    return {name: _value_with_care(typed, number) for name, typed in attributes.items()}
+
+
+def _value_with_care(typed: Image, number: Callable[[str], Any]) -> Any:
+    ((tag, value),) = typed.items()
+    if tag == "N":
+        return number(value)
+    if tag == "M":
+        return _map_with_care(value, number)
+    if tag == "L":
+        return [_value_with_care(element, number) for element in value]
+    if tag == "NULL":
+        return None
+    if tag in ("S", "BOOL"):
+        return value
+    return _binary_or_set(tag, value, number)
+
+
+def _binary_or_set(tag: str, value: Any, number: Callable[[str], Any]) -> Any:
+    if tag == "B":
+        return _base64(value)
+    if tag == "SS":
+        return sorted(value)
+    if tag == "BS":
+        return sorted(_base64(member) for member in value)
+    if tag == "NS":
+        return [number(member) for member in sorted(value, key=lambda text: Decimal(_checked(text)))]
+    raise ValueError(tag)
+
+
+def _base64(value: Any) -> str:
+    """Events carry base64, clients bytes; both become the one base64 that stands for those bytes."""
+    try:
+        raw = value if isinstance(value, bytes) else b64decode(value, validate=True)
+    except binascii.Error:
+        raise ValueError("base64") from None
+    return b64encode(raw).decode("ascii")
+
+
+def _checked(number: str) -> str:
+    if _number(number) is None or abs(Decimal(number).adjusted()) > _MAGNITUDE_MAX:
+        raise ValueError("number")
+    return number
+
+
+def _literal(number: str) -> Any:
+    """The number as it arrived: a JSON literal where its text is one, else in quotes."""
+    return Fragment(_checked(number)) if _json_literal(number) else _checked(number)
+
+
+def canonical_number(number: str) -> str:
+    """Plain notation, no needless zeros, no minus before zero: `+1.50E1` and `15` are the same text."""
+    value = Decimal(_checked(number))
+    text = format(value, "f") if value else "0"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _canonical_number(number: str) -> Fragment:
+    return Fragment(canonical_number(number))
+
+
+def _digest_of(text: bytes, pointers: Mapping[str, str]) -> str:
+    if pointers:
+        text += b"\n" + dumps(pointers, option=OPT_SORT_KEYS)
+    return sha256(text).hexdigest()
+
+
+# --- types and the way back -------------------------------------------------------------------------------------------
+
+
+def types_of(image: Image) -> dict[str, str]:
+    """What plain JSON loses of the item, by pointers below it."""
+    found: dict[str, str] = {}
+    for name, typed in image.items():
+        _mark(typed, "/" + _escaped(name), found)
+    return found
+
+
+def _mark(typed: Image, pointer: str, found: dict[str, str]) -> None:
+    ((tag, value),) = typed.items()
+    if tag == "M":
+        for name, child in value.items():
+            _mark(child, f"{pointer}/{_escaped(name)}", found)
+    elif tag == "L":
+        for index, child in enumerate(value):
+            _mark(child, f"{pointer}/{index}", found)
+    elif tag == "B" or tag in _SETS or (tag == "N" and _json_literal(value) is None):
+        found[pointer] = tag
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
+
+
+class Literal(str):
+    """A number's text, apart from a string's."""
+
+    __slots__ = ()
+
+
+def parse(text: bytes | str) -> Any:
+    """JSON with its numbers kept as the text they are."""
+    return json.loads(text, parse_int=Literal, parse_float=Literal)
+
+
+def restore(tree: Mapping[str, Any], types: Mapping[str, str], root: str = "") -> dict[str, Any]:
+    """The item again, as DynamoDB JSON, from parsed plain JSON (`parse`) and the `types` below `root`."""
+    return {name: _restored(value, types, f"{root}/{_escaped(name)}") for name, value in tree.items()}
+
+
+def _restored(value: Any, types: Mapping[str, str], pointer: str) -> dict[str, Any]:
+    tag = types.get(pointer)
+    if tag is not None:
+        return {tag: [str(member) for member in value] if tag in _SETS else str(value)}
+    match value:
+        case dict():
+            return {"M": restore(value, types, pointer)}
+        case list():
+            return {"L": [_restored(element, types, f"{pointer}/{index}") for index, element in enumerate(value)]}
+        case str():
+            return {"N": str(value)} if isinstance(value, Literal) else {"S": value}
+        case _:
+            return {"NULL": True} if value is None else {"BOOL": value}

@@ -1,0 +1,195 @@
+"""A table's rules as the bridge applies them: what is dropped, hashed, filtered, and where the producer's clock is.
+
+`python -m config.rules` compiles and checks them; here they are only read. They are pure but for `load_rules`, which
+reads one file and asks `read_secret` for the keys of tables that hash.
+"""
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bridge_lambda.errors import RefusalError
+from bridge_lambda.images import Image, canonical_number, digest
+
+RULES_FORMAT: Final = 1
+
+AttributePath = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HashKey:
+    id: str
+    """Names the key's version; it stands in every envelope whose rules hash."""
+    secret: bytes
+
+
+ReadSecret = Callable[[str, str | None], HashKey]
+"""(name, version or None for the current one) -> the key; RefusalError where there is none."""
+
+_DROP: Final = "drop"
+_HASH: Final = "hash"
+Mask = dict[str, Any]
+"""Attribute name -> _DROP, _HASH, or the mask of what lies below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    path: AttributePath
+    equals: frozenset[tuple[str, Any]]
+
+    def admits(self, image: Image) -> bool:
+        typed = find(image, self.path)
+        return typed is not None and _comparable(typed) in self.equals
+
+
+@dataclass(frozen=True, slots=True)
+class TableRules:
+    table: str
+    label: str
+    """`<version>` or `<version>:<key id>`, as the envelope's `rules` says it."""
+    key: tuple[str, ...]
+    masks: Mask
+    hash_key: HashKey | None
+    keep_old_image: bool
+    filter: Filter | None
+    origin: tuple[AttributePath, int] | None
+    """Where the producer's clock is, and how many milliseconds its unit has."""
+
+    def mask(self, image: Image) -> Image:
+        """The image without what the rules drop, and with hashes for what they hash."""
+        return _masked(image, self.masks, self.hash_key.secret if self.hash_key else b"") if self.masks else image
+
+    def admits(self, image: Image) -> bool:
+        """Whether the item may leave the source at all."""
+        return self.filter is None or self.filter.admits(image)
+
+    def origin_ms(self, image: Image) -> int | None:
+        """The producer's own time; None where the item has none that is a time."""
+        if self.origin is None:
+            return None
+        path, ms_per_unit = self.origin
+        typed = find(image, path)
+        return _time_ms(typed, ms_per_unit) if typed is not None else None
+
+
+def find(image: Image, path: AttributePath) -> Image | None:
+    """The typed value at the path through maps."""
+    *parents, last = path
+    for name in parents:
+        typed = image.get(name)
+        if typed is None or "M" not in typed:
+            return None
+        image = typed["M"]
+    found: Image | None = image.get(last)
+    return found
+
+
+_TIME_MS_MAX: Final = 10**14
+"""The year 5138: what claims to be later is no time."""
+
+
+def _time_ms(typed: Image, ms_per_unit: int) -> int | None:
+    text = typed.get("N", typed.get("S"))
+    try:
+        time_ms = Decimal(text or "") * ms_per_unit
+    except (InvalidOperation, TypeError, ValueError):
+        return None
+    return int(time_ms) if time_ms.is_finite() and 0 <= time_ms < _TIME_MS_MAX else None
+
+
+def _comparable(typed: Image) -> tuple[str, Any]:
+    ((tag, value),) = typed.items()
+    if tag == "N":
+        return (tag, canonical_number(value))
+    return (tag, value if isinstance(value, str | bool) else None)
+
+
+# --- masking ----------------------------------------------------------------------------------------------------------
+
+
+def _masked(attributes: Image, mask: Mask, secret: bytes) -> dict[str, Any]:
+    """A copy along the masked paths only; the rest is shared with the record, which stays whole for a dead letter."""
+    masked = dict(attributes)
+    for name, rule in mask.items():
+        typed = masked.get(name)
+        if typed is None:
+            continue
+        if rule == _DROP:
+            del masked[name]
+        elif rule == _HASH:
+            masked[name] = {"S": hashed(typed, secret)}
+        else:
+            masked[name] = _masked_below(typed, rule, secret)
+    return masked
+
+
+def _masked_below(typed: Image, mask: Mask, secret: bytes) -> Image:
+    """Lists are passed through: `signals.body` is the `body` of every element."""
+    if "M" in typed:
+        return {"M": _masked(typed["M"], mask, secret)}
+    if "L" in typed:
+        return {"L": [_masked_below(element, mask, secret) for element in typed["L"]]}
+    return typed
+
+
+def hashed(typed: Image, secret: bytes) -> str:
+    """A keyed hash of the typed value: likely values can't be tried out, and `1` and `"1"` differ.
+
+    It is the same in every attribute, so that hashed attributes still join.
+    """
+    return hmac.digest(secret, digest({"": typed}).encode("ascii"), "sha256").hex()
+
+
+def mask_of(drop: Sequence[Sequence[str]], hash_: Sequence[Sequence[str]]) -> Mask:
+    mask: Mask = {}
+    for paths, rule in ((hash_, _HASH), (drop, _DROP)):
+        for path in paths:
+            *parents, last = path
+            below = mask
+            for name in parents:
+                below = below.setdefault(name, {})
+            below[last] = rule
+    return mask
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load_rules(path: Path, read_secret: ReadSecret) -> dict[str, TableRules]:
+    """Compiled rules by table. Whatever is wrong with them refuses the start: nothing may pass unmasked."""
+    hint = "compile them anew: python -m config.rules OUT.json"
+    try:
+        compiled = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise RefusalError(f"cannot read the rules at {path}: {error.strerror}", hint=hint) from error
+    except orjson.JSONDecodeError as error:
+        raise RefusalError(f"{path} is not JSON: {error}", hint=hint) from error
+    if not isinstance(compiled, dict) or compiled.get("format") != RULES_FORMAT:
+        raise RefusalError(f"{path} is not of rules format {RULES_FORMAT}", hint=hint)
+    try:
+        return {table: _table_rules(table, body, read_secret) for table, body in compiled["tables"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RefusalError(f"{path} was not made by this version's compiler: {error!r}", hint=hint) from error
+
+
+def _table_rules(table: str, body: Mapping[str, Any], read_secret: ReadSecret) -> TableRules:
+    hash_key = read_secret(body["secret"]["name"], body["secret"]["version"]) if body["hash"] else None
+    filter_ = body["filter"]
+    origin = body["origin"]
+    return TableRules(
+        table=table,
+        label=f"{body['version']}:{hash_key.id}" if hash_key else str(body["version"]),
+        key=tuple(body["key"]),
+        masks=mask_of(body["drop"], body["hash"]),
+        hash_key=hash_key,
+        keep_old_image=body["keep_old_image"],
+        filter=Filter(tuple(filter_["path"]), frozenset((tag, value) for tag, value in filter_["equals"]))
+        if filter_
+        else None,
+        origin=(tuple(origin["path"]), origin["ms_per_unit"]) if origin else None,
+    )
