@@ -7,13 +7,19 @@ up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify`
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table as RichTable
 
 from config.errors import LakestreamError
 from infra.local.cli import app as local_app
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streaming_job.operations.verify import Report
 
 app = typer.Typer(
     name="lakestream", no_args_is_help=True, help=__doc__, rich_markup_mode="rich", pretty_exceptions_enable=False
@@ -25,6 +31,10 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 DEFAULT_CONFIG = Path("build/job.yaml")
+DIFFERENT = 5
+UNPROVEN = 6
+
+console = Console(stderr=True)
 
 
 @app.command()
@@ -46,6 +56,71 @@ def run(
     run_job(config, available_now=available_now)
 
 
+@app.command()
+def verify(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Source tables; all of the configuration's by default.")
+    ] = None,
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    segments: Annotated[int, typer.Option(min=1, max=64, help="Parallel segments of the Scan.")] = 4,
+    read_capacity: Annotated[
+        float | None, typer.Option(min=1, help="Read capacity units a second to spend at most; no limit by default.")
+    ] = None,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds a difference has to turn out to be one.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare source and lake, row by row, by digest. Exit code 0 only when they are equal.
+
+    A change on its way is no difference: what differs is read again until it agrees, or until the lake has committed a
+    later change without it. What cannot be settled is called unproven, never equal.
+
+    Example: lakestream verify chargeminder-car-telemetry --read-capacity 500
+    """
+    from config.settings import load_settings  # noqa: PLC0415 - see run
+    from streaming_job.main import configured_tables  # noqa: PLC0415
+    from streaming_job.operations.verify import Options  # noqa: PLC0415
+    from streaming_job.operations.verify_command import chosen  # noqa: PLC0415
+    from streaming_job.operations.verify_command import verify as verify_tables  # noqa: PLC0415
+
+    settings = load_settings(config)
+    wanted = chosen(configured_tables(settings), tables or [])
+    options = Options(segments=segments, read_capacity_units_per_s=read_capacity, settle_s=settle)
+    with console.status("starting") as shown:
+        reports = verify_tables(settings, wanted, options, lambda step: shown.update(f"{step} …"))
+    if as_json:
+        print_json({report.table: report.as_dict() for report in reports})
+    else:
+        Console().print(verify_table(reports))
+    if any(report.differences for report in reports):
+        raise typer.Exit(DIFFERENT)
+    if any(report.unproven for report in reports):
+        raise typer.Exit(UNPROVEN)
+
+
+def verify_table(reports: "Sequence[Report]") -> RichTable:
+    table = RichTable(
+        "table", "items", "rows", "missing", "extra", "stale", "different", "unproven", "verdict", box=None
+    )
+    for report in reports:
+        counts = (report.missing, report.extra, report.stale, report.different, report.unproven)
+        verdict = (
+            "[green]equal[/]" if report.equal else "[red]different[/]" if report.differences else "[yellow]unproven[/]"
+        )
+        table.add_row(
+            report.table,
+            f"{report.source_items:,}",
+            f"{report.lake_rows:,}",
+            *(f"{count:,}" for count in counts),
+            verdict,
+        )
+        for finding, keys in report.examples.items():
+            table.add_row(
+                f"  {finding}: {keys[0]}" + (f" and {len(keys) - 1} more listed by --json" if keys[1:] else "")
+            )
+    return table
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
@@ -55,7 +130,7 @@ def main() -> None:
     try:
         app()
     except LakestreamError as error:
-        Console(stderr=True).print(
+        console.print(
             f"[red]error:[/red] {error.what}" + (f"\n  [dim]{error.hint}[/dim]" if error.hint else ""), highlight=False
         )
         sys.exit(error.exit_code)

@@ -105,8 +105,10 @@ class Job:
         for step, duration_ms in report.steps_ms.items():
             metrics.step_seconds.labels(step).observe(duration_ms / 1000)
         for table, counts in report.tables.items():
-            metrics.changes.labels(table).inc(counts.changes)
+            metrics.changes.labels(table).inc(counts.history_inserted)
             metrics.duplicates.labels(table).inc(counts.duplicates)
+            metrics.columns.labels(table).inc(len(counts.columns_added))
+            metrics.rescued.labels(table).inc(counts.rescued)
             metrics.parked.labels(table).set(counts.parked)
         metrics.last_commit.set(time.time())
         log.info("batch committed", extra={"batch": report.as_dict()})

@@ -26,6 +26,15 @@ class JobMetrics:
             "lakestream_duplicates", "Changes that history had already", ["table"], registry=self.registry
         )
         self.rejects = Counter("lakestream_rejects", "Records that went to the table rejects", registry=self.registry)
+        self.rescued = Counter(
+            "lakestream_rescued",
+            "Rows with a value that did not fit its column and is kept in _rescued",
+            ["table"],
+            registry=self.registry,
+        )
+        self.columns = Counter(
+            "lakestream_columns_added", "Columns that appeared in current", ["table"], registry=self.registry
+        )
         self.parked = Gauge(
             "lakestream_parked", "Changes parked because their table fails", ["table"], registry=self.registry
         )

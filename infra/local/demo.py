@@ -2,11 +2,14 @@
 
 import argparse
 import gzip
+import json
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -14,7 +17,6 @@ from deltalake import DeltaTable
 from rich.console import Console
 
 from config.errors import LakestreamError
-from config.settings import load_settings
 from infra.local.checks import ROOT
 from infra.local.demo_view import ProgressView, summary_table
 from infra.local.emulator import Clients
@@ -27,13 +29,16 @@ from infra.local.stack import UpOptions, down, up
 from streaming_job.latency.hops import HOPS
 from streaming_job.latency.sketches import QUANTILES, HopSketch
 from streaming_job.latency.table import merged_hops
-from streaming_job.operations.verify import verify
 
 SETTLE_WITHOUT_PROGRESS_S: Final = 60
 """How long nothing may arrive before the demo stops waiting and lets the proof say what is missing."""
 _LOOK_EVERY_S: Final = 0.25
 
 _console = Console(stderr=True)
+
+
+class DemoFailedError(LakestreamError):
+    """The demo could not come to a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ def _load_and_prove(home: Home, stack: dict[str, Any], *, seconds: float, rate: 
         summary = _run_beside(load, lambda: view.show(load.progress, figures()))
         _wait_until(lambda: figures().changes, summary.sent_total, lambda: view.show(load.progress, figures()))
     with _console.status("proving: every item of the source against its row …"):
-        report = verify(load_settings(home.file("job.yaml")), table)
+        report = _verified(home)[table]
     with _console.status("waiting for the archive's last object …"):
         archived = _wait_until(
             lambda: _archived(clients("s3"), stack["bucket"], stack["archive_prefix"]), summary.sent_total
@@ -105,19 +110,35 @@ def _load_and_prove(home: Home, stack: dict[str, Any], *, seconds: float, rate: 
         hops = _hops(paths["latency"], table, summary.sent_total)
     return Outcome(
         sent=summary.sent_total,
-        current_rows=report.lake_rows,
+        current_rows=report["lake_rows"],
         expected_rows=summary.live_expected,
-        missing=report.missing,
-        extra=report.extra,
-        stale=report.stale,
-        different=report.different,
-        unproven=report.unproven,
+        missing=report["missing"],
+        extra=report["extra"],
+        stale=report["stale"],
+        different=report["different"],
+        unproven=report["unproven"],
         history_rows=DeltaTable(paths["history"]).count(),
         archived=archived,
         hops=hops,
         seconds_to_ready=round(ready_s, 1),
         load_errors=summary.errors,
     )
+
+
+def _verified(home: Home) -> dict[str, Any]:
+    """What `lakestream verify` says, asked as a user would ask it."""
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "lakestream",
+        "verify",
+        "--json",
+        "--config",
+        home.file("job.yaml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise DemoFailedError(f"verify did not answer: {done.stderr.strip().splitlines()[-1:]}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def _run_beside(load: Load, show: Callable[[], None]) -> Summary:
