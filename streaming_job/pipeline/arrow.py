@@ -1,0 +1,34 @@
+"""Arrow as the pipeline uses it. Its stubs know fewer forms of arguments than it takes: compute is untyped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+pc: Any = pyarrow.compute
+
+Column = Any
+"""An array or chunked array."""
+
+
+def table(columns: Mapping[str, Any], schema: pa.Schema | None = None) -> pa.Table:
+    built: pa.Table = pa.table(dict(columns), schema=schema)
+    return built
+
+
+def repeated(value: Any, data_type: Any, rows: int) -> Column:
+    return pa.repeat(pa.scalar(value, data_type), rows)
+
+
+def moment(at_ms: int, rows: int) -> Column:
+    """One time for all rows, as Spark's timestamps are: microseconds in UTC."""
+    return repeated(at_ms * 1000, pa.timestamp("us", "UTC"), rows)
+
+
+def replaced(rows: pa.Table, name: str, values: Any) -> pa.Table:
+    return rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
+
+
+def values(rows: pa.Table, name: str) -> list[Any]:
+    return rows[name].to_pylist()

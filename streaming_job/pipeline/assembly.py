@@ -1,0 +1,135 @@
+"""Puts one table's lane together from the configuration: locations, engines, lease, flattener, shared tables."""
+
+from functools import cached_property
+from typing import Final
+
+import boto3
+import pyarrow as pa
+from botocore.config import Config
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.types import StructType
+
+from config.settings import Settings
+from config.tables import TableConfig
+from streaming_job.pipeline import current, history, parking, rejects, schema_log
+from streaming_job.pipeline.changes import collect, lay_out
+from streaming_job.pipeline.claims import Resolver, S3Objects
+from streaming_job.pipeline.decode import decode
+from streaming_job.pipeline.flatten import Flattener
+from streaming_job.pipeline.lane import TableLane
+from streaming_job.pipeline.lease import Clock, Lease, Owner
+from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.merge import Engine, LakeTable, TableSpec
+from streaming_job.pipeline.merge_rust import RustTable
+from streaming_job.pipeline.merge_spark import SparkTable
+from streaming_job.pipeline.schema_log import SchemaLog
+from streaming_job.pipeline.steps import AfterStep
+from streaming_job.pipeline.writer import TableParts, TableWriter
+
+LOG_PROPERTIES: Final = {
+    # A commit a second fills the log's folder, and every refresh lists it: what is a day old goes with a checkpoint.
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.checkpointInterval": "100",
+}
+
+
+class Assembly:
+    def __init__(
+        self, spark: SparkSession, settings: Settings, owner: Owner, clock: Clock, after_step: AfterStep
+    ) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._owner = owner
+        self._clock = clock
+        self._after_step = after_step
+        self.lake = Lake(settings.lake)
+
+    def lane(self, config: TableConfig) -> TableLane:
+        return TableLane(
+            config.table,
+            lambda: self._writer(config),
+            parking.Parking(self._parked, config.table),
+            write_rejects=self.write_rejects,
+            clock=self._clock,
+            retry_s_max=self._settings.pipeline.park_retry_s_max,
+            after_step=self._after_step,
+        )
+
+    def write_rejects(self, rejected: pa.Table) -> int:
+        return rejects.write(self._rejects, rejected, self._clock()) if rejected.num_rows else 0
+
+    def open_table(self, engine: Engine, spec: TableSpec) -> LakeTable:
+        if engine == "spark":
+            return SparkTable(self._spark, spec)
+        return RustTable(spec, storage_options(self._settings, str(spec.location)))
+
+    def _writer(self, config: TableConfig) -> TableWriter:
+        places, rules = self.lake.of(config), config.lake
+        feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
+        table = self.open_table(rules.engine, current.spec(places.current, StructType(), LOG_PROPERTIES | feed))
+        past = self.open_table(rules.engine, history.spec(places.history, LOG_PROPERTIES))
+        lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
+        flattener = Flattener(config)
+        # Last, so that a table that cannot be opened leaves no lease behind.
+        lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
+        return TableWriter(
+            config,
+            TableParts(
+                spark=self._spark,
+                current=table,
+                history=past,
+                lease=lease,
+                flattener=flattener,
+                schema_log=SchemaLog(self._schema_changes, config.table),
+                resolver=Resolver(self._objects, self._decode_again),
+                clock=self._clock,
+            ),
+        )
+
+    @cached_property
+    def _rejects(self) -> LakeTable:
+        return self.open_table(self._shared_engine, rejects.spec(self.lake.shared("rejects")))
+
+    @cached_property
+    def _parked(self) -> LakeTable:
+        return self.open_table(self._shared_engine, parking.spec(self.lake.shared("parked")))
+
+    @cached_property
+    def _schema_changes(self) -> LakeTable:
+        return self.open_table(self._shared_engine, schema_log.spec(self.lake.shared("schema_changes")))
+
+    @property
+    def _shared_engine(self) -> Engine:
+        """The tables all share follow the lake: names need Spark, paths do not."""
+        return "spark" if self.lake.has_catalog else "rust"
+
+    @cached_property
+    def _objects(self) -> S3Objects:
+        aws = self._settings.aws
+        attempts = self._settings.pipeline.claim_check_attempts
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=30
+        )
+        return S3Objects(boto3.client("s3", region_name=aws.region, endpoint_url=aws.endpoint, config=config))
+
+    def _decode_again(self, changes: pa.Table) -> pa.Table:
+        rows = self._spark.createDataFrame(changes).select(
+            F.lit(None).cast("string").alias("partitionKey"),
+            "data",
+            "stream",
+            F.col("shard").alias("shardId"),
+            F.col("kinesis_seq").alias("sequenceNumber"),
+            F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
+        )
+        return collect(lay_out(decode(rows), self._settings.tables))
+
+
+def storage_options(settings: Settings, address: str) -> dict[str, str]:
+    """How delta-rs reaches a bucket; credentials come from the environment, as for boto3."""
+    if not address.startswith("s3"):
+        return {}
+    options = {"AWS_REGION": settings.aws.region}
+    if settings.aws.endpoint is not None:
+        options |= {"AWS_ENDPOINT_URL": settings.aws.endpoint, "AWS_ALLOW_HTTP": "true"}
+    return options

@@ -1,0 +1,178 @@
+"""A batch from the source's rows to committed tables, in numbered steps. Each may be run again after a crash."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+
+from config.settings import Settings
+from config.tables import TableConfig
+from streaming_job.pipeline import dedupe, rejects
+from streaming_job.pipeline.arrow import pc
+from streaming_job.pipeline.assembly import Assembly
+from streaming_job.pipeline.changes import collect, lay_out
+from streaming_job.pipeline.decode import decode
+from streaming_job.pipeline.lane import TableLane, TableReport
+from streaming_job.pipeline.lease import Clock, Owner
+from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch, go_on
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class LatencySink(Protocol):
+    def record(self, clocks: pa.Table, *, table: str, batch: str, batch_start_ms: int, commit_ms: int) -> None:
+        """One table's changes of one batch; `batch` names it by the positions it ends at."""
+
+
+@dataclass
+class BatchReport:
+    batch_id: int
+    rows: int = 0
+    rejects: int = 0
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, TableReport] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def spend(self, steps_ms: Mapping[str, float]) -> None:
+        for step, spent in steps_ms.items():
+            self.steps_ms[step] = round(self.steps_ms.get(step, 0.0) + spent, 1)
+
+
+class Pipeline:
+    """Every source table's lane, side by side. Enter it to open the tables and take their leases."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        tables: Mapping[str, TableConfig],
+        latency: LatencySink,
+        clock: Clock = now_ms,
+        *,
+        owner: Owner | None = None,
+        after_step: AfterStep = go_on,
+    ) -> None:
+        self._settings = settings
+        self._tables = dict(tables)
+        self._latency = latency
+        self._clock = clock
+        self._after_step = after_step
+        owner = owner or Owner.here(f"job {settings.lake.checkpoint}")
+        self._assembly = Assembly(spark, settings, owner, clock, after_step)
+        self._lanes: dict[str, TableLane] = {}
+        self._pool = ThreadPoolExecutor(settings.pipeline.parallel_tables, thread_name_prefix="table")
+
+    def __enter__(self) -> Self:
+        for name, config in self._tables.items():
+            self._lanes[name] = self._assembly.lane(config)
+        list(self._pool.map(TableLane.open, self._lanes.values()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+        self._pool.shutdown()
+
+    def process_batch(self, frame: DataFrame, batch_id: int, *, repair: bool = False) -> BatchReport:
+        """Everything of this batch into the tables; returns when all of it is committed or parked."""
+        report = BatchReport(batch_id)
+        for changes in self._read(frame, report):
+            self._process(changes, report, repair=repair)
+        return report
+
+    def _process(self, changes: pa.Table, report: BatchReport, *, repair: bool) -> None:
+        start_ms, watch = self._clock(), Stopwatch(self._after_step)
+        report.rows += changes.num_rows
+        # 2. Rejects are kept first. A crash here: they are found by their position when the batch is run again.
+        with watch.step(Step.REJECTS):
+            good, rejected = rejects.split(changes)
+            report.rejects += self._assembly.write_rejects(rejected)
+        # 3. Each change once, for whatever was delivered twice. A crash here leaves what step 2 left.
+        with watch.step(Step.DUPLICATES):
+            unique = dedupe.once(good)
+        report.spend(watch.spent_ms)
+        # 4. Each table by itself, side by side: see TableWriter.write for its steps and what a crash after each leaves.
+        done = self._run_lanes(good, unique, report, repair=repair)
+        # 5. Latency last: it measures what can be queried. A crash here: the batch's name keeps it from counting twice.
+        watch = Stopwatch(self._after_step)
+        with watch.step(Step.LATENCY):
+            name = batch_name(changes)
+            for table, (part, commit_ms) in done.items():
+                self._latency.record(part, table=table, batch=name, batch_start_ms=start_ms, commit_ms=commit_ms)
+        report.spend(watch.spent_ms)
+
+    def _read(self, frame: DataFrame, report: BatchReport) -> Iterator[pa.Table]:
+        """1. Decode: the source is read exactly once. A crash here leaves nothing."""
+        watch = Stopwatch(self._after_step)
+        with watch.step(Step.DECODE):
+            laid_out = lay_out(decode(frame), list(self._tables))
+            if self._is_bounded:
+                slices = iter([collect(laid_out)])
+            else:
+                slices = cut(laid_out, self._settings.pipeline.slice_bytes_max)
+        report.spend(watch.spent_ms)
+        for changes in slices:
+            if changes.num_rows:
+                yield changes
+
+    @property
+    def _is_bounded(self) -> bool:
+        """Our own source ends a batch at its bounds; the platform's may hand over any amount."""
+        source = self._settings.source
+        return source.connector == "lakestream" and source.batch_bytes_max <= self._settings.pipeline.slice_bytes_max
+
+    def _run_lanes(
+        self, good: pa.Table, unique: pa.Table, report: BatchReport, *, repair: bool
+    ) -> dict[str, tuple[pa.Table, int]]:
+        """Each table's changes that were committed, and when."""
+        parts = {table: dedupe.of_table(unique, table) for table in pc.unique(unique["table"]).to_pylist()}
+
+        def run(table: str) -> TableReport:
+            return self._lanes[table].run(parts[table], repair=repair)
+
+        outcomes = [run(table) for table in parts] if len(parts) == 1 else self._pool.map(run, parts)
+        done: dict[str, tuple[pa.Table, int]] = {}
+        for table, outcome in zip(parts, outcomes, strict=True):
+            outcome.duplicates = dedupe.of_table(good, table).num_rows - parts[table].num_rows
+            report.tables[table] = outcome
+            report.rejects += outcome.late_rejects
+            report.spend(outcome.steps_ms)
+            if outcome.commit_ms is not None and outcome.failure is None:
+                done[table] = (parts[table], outcome.commit_ms)
+        return done
+
+
+def cut(laid_out: DataFrame, bytes_max: int) -> Iterator[pa.Table]:
+    """A batch of unknown size, kept by Spark and handed over in slices by key: all of a key's changes in one slice."""
+    laid_out.persist()
+    try:
+        lengths = [F.coalesce(F.length(name), F.lit(0)) for name in ("new", "old", "data", "key", "types")]
+        total = laid_out.agg(F.sum(sum(lengths, F.lit(500)))).collect()[0][0] or 0
+        slices = max(1, math.ceil(total / bytes_max))
+        position = F.when(F.col("reject").isNotNull(), F.col("kinesis_seq"))
+        number = F.pmod(F.xxhash64("table", "key", position), F.lit(slices))
+        for slice_ in range(slices):
+            yield collect(laid_out.where(number == slice_))
+    finally:
+        laid_out.unpersist()
+
+
+def batch_name(changes: pa.Table) -> str:
+    """The positions a batch ends at: a batch run again has the same name, whatever number Spark gives it."""
+    shard = pc.binary_join_element_wise(changes["stream"], changes["shard"], "/")
+    positions = pa.table({"shard": shard, "at": pc.utf8_lpad(changes["kinesis_seq"], 64, "0")})
+    spans = positions.group_by("shard").aggregate([("at", "min"), ("at", "max")]).sort_by("shard").to_pylist()
+    return " ".join(f"{span['shard']}:{span['at_min'].lstrip('0')}-{span['at_max'].lstrip('0')}" for span in spans)

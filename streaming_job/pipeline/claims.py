@@ -1,0 +1,110 @@
+"""Claim checks: images too large for a record, fetched from where the bridge put them and put back in their place."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+import pyarrow as pa
+from botocore.exceptions import BotoCoreError, ClientError
+
+from streaming_job.errors import ClaimCheckUnreachableError
+from streaming_job.pipeline.arrow import pc, replaced, values
+
+
+class ObjectStore(Protocol):
+    def get(self, bucket: str, key: str) -> bytes | None:
+        """None where there is no such object. Raises ClaimCheckUnreachableError where nobody can tell."""
+
+
+class S3Objects:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def get(self, bucket: str, key: str) -> bytes | None:
+        try:
+            body: bytes = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchBucket", "404"}:
+                return None
+            raise _unreachable(bucket, key, error) from error
+        except BotoCoreError as error:
+            raise _unreachable(bucket, key, error) from error
+        return body
+
+
+Decode = Callable[[pa.Table], pa.Table]
+"""Changes whose `data` holds an envelope -> the changes those envelopes say, row by row in the same order."""
+
+
+class Resolver:
+    def __init__(self, objects: ObjectStore, decode: Decode) -> None:
+        self._objects = objects
+        self._decode = decode
+
+    def resolve(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The changes with every claim check replaced by its images, and those that cannot be: rejects."""
+        is_claim = pc.is_valid(changes["ref"])
+        claims = changes.filter(is_claim)
+        if not claims.num_rows:
+            return changes, claims
+        fetched = [self._fetch(json.loads(ref)) for ref in values(claims, "ref")]
+        reasons = pa.array([reason for _, reason in fetched], pa.string())
+        lost = replaced(claims, "reject", reasons).filter(pc.is_valid(reasons))
+        found = claims.filter(pc.is_null(reasons))
+        resolved, refused = self._fill_in(found, [body for body, reason in fetched if reason is None])
+        whole = pa.concat_tables([changes.filter(pc.invert(is_claim)), resolved])
+        return whole, pa.concat_tables([lost, refused])
+
+    def _fetch(self, ref: dict[str, Any]) -> tuple[bytes, str | None]:
+        place = f"s3://{ref['bucket']}/{ref['key']}"
+        body = self._objects.get(ref["bucket"], ref["key"])
+        if body is None:
+            return b"", f"claim check {place} is missing"
+        found = hashlib.sha256(body).hexdigest()
+        if found != ref["sha256"]:
+            return b"", f"claim check {place} has SHA-256 {found}, not {ref['sha256']}"
+        return body, None
+
+    def _fill_in(self, claims: pa.Table, bodies: list[bytes]) -> tuple[pa.Table, pa.Table]:
+        if not claims.num_rows:
+            return claims, claims
+        envelopes = [whole_envelope(line, body) for line, body in zip(values(claims, "data"), bodies, strict=True)]
+        decoded = self._decode(replaced(claims, "data", pa.array(envelopes, pa.binary())))
+        is_good = pc.is_null(decoded["reject"])
+        # A reject keeps the record's own bytes, which can be redriven.
+        refused = replaced(claims, "reject", decoded["reject"]).filter(pc.invert(is_good))
+        return decoded.filter(is_good), refused
+
+
+class _Literal:
+    """A JSON number as it is written: all its digits."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def whole_envelope(line: bytes, body: bytes) -> bytes:
+    """The envelope as it would have been had its images fitted."""
+    envelope, images = _exact(line), _exact(body)
+    images["types"] = {**envelope["types"], **images["types"]}
+    return orjson.dumps({**envelope, **images, "ref": None}, default=_as_written)
+
+
+def _exact(text: bytes) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(text, parse_int=_Literal, parse_float=_Literal)
+    return parsed
+
+
+def _as_written(value: object) -> orjson.Fragment:
+    if isinstance(value, _Literal):
+        return orjson.Fragment(value.text)
+    raise TypeError(f"a claim check holds {type(value).__name__}")
+
+
+def _unreachable(bucket: str, key: str, error: Exception) -> ClaimCheckUnreachableError:
+    return ClaimCheckUnreachableError(
+        f"claim check s3://{bucket}/{key} cannot be fetched: {error}",
+        hint="check the job's permission s3:GetObject and its way to S3; it is tried again",
+    )

@@ -1,0 +1,143 @@
+"""`current`: one row a key, only ever replaced by a newer version of itself.
+
+One guarded MERGE serves upserts and deletes. A delete leaves a tombstone, so that an older change that comes late finds
+something newer than itself.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType, TimestampType
+
+from config.tables import DeleteRule, LakeRules
+from streaming_job.pipeline.arrow import Column as Values
+from streaming_job.pipeline.arrow import pc, replaced
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import Guard, LakeTable, Merge, Merged, TableSpec, Update
+from streaming_job.pipeline.merge_rust import arrow_schema
+
+SYSTEM: Final = (
+    StructType()
+    .add("_key", StringType())
+    .add("_seq", StringType())
+    .add("_op", StringType())
+    .add("_deleted", BooleanType())
+    .add("_ttl", BooleanType())
+    .add("_digest", StringType())
+    .add("_row_digest", StringType())
+    .add("_rules", StringType())
+    .add("_created_ms", LongType())
+    .add("_origin_ms", LongType())
+    .add("_ingest_ts", TimestampType())
+    .add("_rescued", StringType())
+)
+"""Columns of ours, first in the table so that Delta keeps statistics of them."""
+
+PURGED_PROPERTY: Final = "lakestream.purgedBeforeMs"
+"""Tombstones of changes created before this may be gone."""
+
+_OLD_POINTER: Final = r'([{,])"/old/'
+"""In the JSON text of `types`, where a name begins: within a name a quote follows a backslash."""
+
+_MARK: Final = ("_seq", "_op", "_ttl", "_digest", "_rules", "_created_ms", "_origin_ms", "_ingest_ts")
+"""What an ignored delete without an old image changes of its row: everything but the item."""
+
+
+def spec(location: Location, keys: StructType, properties: dict[str, str]) -> TableSpec:
+    return TableSpec(location, StructType([*SYSTEM.fields, *keys.fields]), properties=properties)
+
+
+def item_columns(columns: StructType) -> StructType:
+    """The table's columns that hold the item: keys and flattened, not ours."""
+    return StructType([field for field in columns.fields if field.name not in SYSTEM.names])
+
+
+def missing_columns(present: StructType, wanted: StructType) -> StructType:
+    have = {name.lower() for name in present.names}
+    nullable = [StructField(field.name, field.dataType) for field in wanted.fields if field.name.lower() not in have]
+    return StructType(nullable)
+
+
+def row_digest(columns: Sequence[str]) -> Column:
+    """Of an item's columns as they are written: null ones do not count, so a column added later changes nothing.
+
+    `verify` computes it again from the table; the JSON form fixes what a session's settings would change.
+    """
+    ordered = sorted(name for name in columns if name not in SYSTEM.names or name == "_rescued")
+    fixed = {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'", "ignoreNullFields": "true"}
+    return F.sha2(F.to_json(F.struct(*(F.col(f"`{name}`") for name in ordered)), fixed), 256)
+
+
+def rows(flattened: DataFrame, columns: StructType, ingest_ms: int) -> DataFrame:
+    """What `current` holds, from what flattening gives. `columns` are the item's."""
+    is_deleted = F.col("op") == "REMOVE"
+    ingest = F.lit(datetime.fromtimestamp(ingest_ms / 1000, UTC))
+    ours = {
+        "_key": F.col("key"),
+        "_seq": F.col("change_seq"),
+        "_op": F.col("op"),
+        "_deleted": is_deleted & ~F.col("keeps_row"),
+        "_ttl": F.col("ttl"),
+        "_digest": F.col("digest"),
+        "_row_digest": F.when(~is_deleted | F.col("keeps_row"), row_digest([*columns.names, "_rescued"])),
+        "_rules": F.col("rules"),
+        "_created_ms": F.col("created_ms"),
+        "_origin_ms": F.col("origin_ms"),
+        "_ingest_ts": ingest,
+        "_rescued": F.col("_rescued"),
+    }
+    items = [F.col(f"`{name}`") for name in columns.names]
+    return flattened.select(*(value.alias(name) for name, value in ours.items()), *items)
+
+
+def write(table: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:
+    """`overwrite_equal` is for a repair: it also replaces a row by the same version of itself."""
+    newer = "s._seq >= t._seq" if overwrite_equal else "s._seq > t._seq"
+    names = source.column_names
+    merge = Merge(match=("_key",), insert=names, updates=(Update(newer, names),))
+    return table.merge(_as_in(table, source), merge, guard)
+
+
+def mark(table: LakeTable, source: pa.Table, guard: Guard) -> Merged:
+    """Ignored deletes without an image: the row stays as it is, its version moves on. Without a row, a tombstone."""
+    merge = Merge(match=("_key",), insert=source.column_names, updates=(Update("s._seq > t._seq", _MARK),))
+    return table.merge(_as_in(table, source), merge, guard)
+
+
+def _as_in(table: LakeTable, source: pa.Table) -> pa.Table:
+    target = arrow_schema(table.columns())
+    return source.cast(pa.schema([target.field(name) for name in source.column_names]))
+
+
+class Ignored:
+    """Which deletes a table's rules ignore, and what becomes of those. Pure, on Arrow."""
+
+    def __init__(self, rules: LakeRules) -> None:
+        self._of = {False: rules.deletes.policy == "ignore", True: expiry_rule(rules).policy == "ignore"}
+
+    @property
+    def any(self) -> bool:
+        return any(self._of.values())
+
+    def keeps_row(self, changes: pa.Table) -> Values:
+        """A delete that is ignored. An item that left the filter is not in the lake, whatever the policy."""
+        by_policy = pc.if_else(pc.coalesce(changes["ttl"], False), self._of[True], self._of[False])
+        applies = pc.and_(pc.equal(changes["op"], "REMOVE"), pc.invert(pc.coalesce(changes["filtered"], False)))
+        return pc.and_(applies, by_policy)
+
+
+def with_old_as_new(changes: pa.Table, keeps_row: Values) -> pa.Table:
+    """An ignored delete writes the item as it was just before: so each change says all of its row, in any order."""
+    new = pc.if_else(keeps_row, changes["old"], changes["new"])
+    types = pc.if_else(
+        keeps_row, pc.replace_substring_regex(changes["types"], _OLD_POINTER, r'\1"/new/'), changes["types"]
+    )
+    return replaced(replaced(changes, "new", new), "types", types)
+
+
+def expiry_rule(rules: LakeRules) -> DeleteRule:
+    return rules.expiries or rules.deletes

@@ -1,0 +1,156 @@
+"""Engine `rust`: delta-rs on the driver."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+from deltalake import DeltaTable, Field, QueryBuilder, Schema
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
+
+from streaming_job.errors import CommitConflictError, EngineRefusedError
+from streaming_job.pipeline.arrow import values
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import (
+    Guard,
+    Merge,
+    Merged,
+    TableSpec,
+    first_int,
+    no_guard,
+    refuse_features,
+    refuse_foreign,
+)
+
+T = TypeVar("T")
+_ATTEMPTS: Final = 5
+
+
+def arrow_schema(columns: StructType) -> pa.Schema:
+    return to_arrow_schema(columns, timezone="UTC")
+
+
+class RustTable:
+    def __init__(self, spec: TableSpec, storage: Mapping[str, str] | None = None) -> None:
+        if spec.location.path is None:
+            raise EngineRefusedError(
+                f"engine rust writes tables by path; {spec.location} is a catalog's table",
+                hint="set lake.engine to spark, or lake.root in place of catalog and schema",
+            )
+        self._location = spec.location
+        # Lanes of several tables share some tables, and a handle of delta-rs is used by one thread at a time.
+        self._lock = threading.RLock()
+        self._table = _open(spec, spec.location.path, dict(storage or {}))
+        protocol = self._table.protocol()
+        features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
+        refuse_features("rust", spec.location, features, self.properties())
+        refuse_foreign(spec, self.columns(), self._table.metadata().partition_columns)
+
+    @property
+    def location(self) -> Location:
+        return self._location
+
+    def refresh(self) -> None:
+        with self._lock:
+            self._table.update_incremental()
+
+    def version(self) -> int:
+        return self._table.version()
+
+    def columns(self) -> StructType:
+        return StructType.fromJson(json.loads(self._table.schema().to_json()))
+
+    def properties(self) -> dict[str, str]:
+        return dict(self._table.metadata().configuration)
+
+    def set_properties(self, properties: Mapping[str, str], guard: Guard = no_guard) -> None:
+        # Our own properties are none that Delta knows: it would refuse them without this.
+        self._commit(lambda: self._table.alter.set_table_properties(dict(properties), raise_if_not_exists=False), guard)
+
+    def add_columns(self, columns: StructType, guard: Guard = no_guard) -> None:
+        fields = [Field.from_json(field.json()) for field in columns.fields]
+        self._commit(lambda: self._table.alter.add_columns(fields), guard)
+
+    def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged:
+        def attempt() -> Merged:
+            merger = self._table.merge(source, predicate=merge.on, source_alias="s", target_alias="t")
+            for update in merge.updates:
+                merger = merger.when_matched_update(_assign(update.columns), predicate=update.when)
+            metrics = merger.when_not_matched_insert(_assign(merge.insert)).execute()
+            return Merged(first_int(metrics, "num_target_rows_inserted"), first_int(metrics, "num_target_rows_updated"))
+
+        return self._commit(attempt, guard)
+
+    def delete(self, where: str, guard: Guard = no_guard) -> int:
+        return self._commit(lambda: first_int(self._table.delete(where), "num_deleted_rows"), guard)
+
+    def newest(self, keys: Sequence[str]) -> dict[str, str]:
+        listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
+        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({listed}) GROUP BY _key")  # noqa: S608 - quoted above
+        return dict(zip(values(found, "_key"), values(found, "newest"), strict=True))
+
+    def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        listed = ", ".join(f'"{name}"' for name in columns)
+        return self._query(f"SELECT {listed} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
+
+    def compact(self, *, where_day: str | None = None, target_bytes: int) -> int:
+        filters = [("_day", "=", where_day)] if where_day else None
+        metrics = self._table.optimize.compact(partition_filters=filters, target_size=target_bytes)
+        return first_int(metrics, "numFilesRemoved")
+
+    def vacuum(self, retention_h: int) -> int:
+        gone = self._table.vacuum(retention_hours=retention_h, dry_run=False, enforce_retention_duration=True)
+        self._table.cleanup_metadata()
+        return len(gone)
+
+    def _query(self, sql: str) -> pa.Table:
+        with self._lock:
+            found = pa.table(QueryBuilder().register("t", self._table).execute(sql).read_all())
+        # The query engine answers with string views, which neither Spark nor a merge takes.
+        return found.cast(pa.schema([_plain(field) for field in found.schema]))
+
+    def _commit(self, attempt: Callable[[], T], guard: Guard) -> T:
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                self.refresh()
+                guard()
+                try:
+                    return attempt()
+                except CommitFailedError as error:
+                    conflict = error
+            self.refresh()
+            guard()
+        raise CommitConflictError(
+            f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
+            hint="find what else writes to the table (its history says who) and stop it",
+        ) from conflict
+
+
+def _open(spec: TableSpec, path: str, storage: dict[str, str]) -> DeltaTable:
+    try:
+        return DeltaTable(path, storage_options=storage)
+    except TableNotFoundError:
+        return DeltaTable.create(
+            path,
+            schema=Schema.from_json(spec.columns.json()),
+            mode="ignore",
+            partition_by=list(spec.partition_by),
+            configuration=dict(spec.properties),
+            storage_options=storage,
+            raise_if_key_not_exists=False,
+        )
+
+
+def _assign(columns: Sequence[str]) -> dict[str, str]:
+    return {f"t.`{name}`": f"s.`{name}`" for name in columns}
+
+
+def _plain(field: Any) -> Any:
+    if pa.types.is_string_view(field.type):
+        return field.with_type(pa.string())
+    if pa.types.is_binary_view(field.type):
+        return field.with_type(pa.binary())
+    return field

@@ -1,0 +1,153 @@
+"""Engine `spark`: Spark's MERGE, for clusters, catalogs and large batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+from delta.exceptions import DeltaConcurrentModificationException
+from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.types import StructType
+
+from streaming_job.errors import CommitConflictError
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import (
+    Guard,
+    Merge,
+    Merged,
+    TableSpec,
+    first_int,
+    no_guard,
+    refuse_features,
+    refuse_foreign,
+)
+
+T = TypeVar("T")
+_ATTEMPTS: Final = 5
+
+
+class SparkTable:
+    def __init__(self, spark: SparkSession, spec: TableSpec) -> None:
+        self._spark = spark
+        self._location = spec.location
+        # Our sources are local relations, the same each time they are read: copying them first only costs.
+        spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
+        _create(spark, spec)
+        detail = self._detail()
+        refuse_features("spark", spec.location, detail["tableFeatures"] or (), detail["properties"])
+        refuse_foreign(spec, self.columns(), detail["partitionColumns"])
+
+    @property
+    def location(self) -> Location:
+        return self._location
+
+    def refresh(self) -> None:
+        """Spark looks at the log for each query anew."""
+
+    def version(self) -> int:
+        history = self._delta().history(1).select("version").collect()
+        return int(history[0]["version"])
+
+    def columns(self) -> StructType:
+        return self._spark.table(self._location.sql).schema
+
+    def properties(self) -> dict[str, str]:
+        rows = self._spark.sql(f"SHOW TBLPROPERTIES {self._location.sql}").collect()
+        return {row["key"]: row["value"] for row in rows}
+
+    def set_properties(self, properties: Mapping[str, str], guard: Guard = no_guard) -> None:
+        listed = ", ".join(f"{_quote(name)} = {_quote(value)}" for name, value in properties.items())
+        self._alter(f"SET TBLPROPERTIES ({listed})", guard)
+
+    def add_columns(self, columns: StructType, guard: Guard = no_guard) -> None:
+        listed = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in columns.fields)
+        self._alter(f"ADD COLUMNS ({listed})", guard)
+
+    def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged:
+        frame = self._spark.createDataFrame(source).alias("s")
+
+        def attempt() -> Merged:
+            builder = self._delta().alias("t").merge(frame, merge.on)
+            for update in merge.updates:
+                builder = builder.whenMatchedUpdate(update.when, _assign(update.columns))
+            metrics = builder.whenNotMatchedInsert(values=_assign(merge.insert)).execute().first()
+            counts = metrics.asDict() if metrics is not None else {}
+            return Merged(first_int(counts, "num_inserted_rows"), first_int(counts, "num_updated_rows"))
+
+        return self._commit(attempt, guard)
+
+    def delete(self, where: str, guard: Guard = no_guard) -> int:
+        def attempt() -> int:
+            result = self._spark.sql(f"DELETE FROM {self._location.sql} WHERE {where}").first()  # noqa: S608 - our own condition
+            return max(0, first_int(result.asDict() if result is not None else {}, "num_affected_rows"))
+
+        return self._commit(attempt, guard)
+
+    def newest(self, keys: Sequence[str]) -> dict[str, str]:
+        wanted = self._spark.createDataFrame(pa.table({"_key": pa.array(keys, pa.string())}))
+        rows = (
+            self._spark.table(self._location.sql)
+            .join(F.broadcast(wanted), "_key", "left_semi")
+            .groupBy("_key")
+            .agg(F.max("_seq").alias("newest"))
+            .collect()
+        )
+        return {row["_key"]: row["newest"] for row in rows}
+
+    def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        frame = self._spark.table(self._location.sql)
+        return (frame.where(where) if where else frame).select(*columns).toArrow()
+
+    def compact(self, *, where_day: str | None = None, target_bytes: int) -> int:
+        self._spark.conf.set("spark.databricks.delta.optimize.maxFileSize", str(target_bytes))
+        where = f" WHERE _day = '{where_day}'" if where_day else ""
+        metrics = self._spark.sql(f"OPTIMIZE {self._location.sql}{where}").first()
+        return int(metrics["metrics"]["numFilesRemoved"]) if metrics is not None else 0
+
+    def vacuum(self, retention_h: int) -> int:
+        self._spark.sql(f"VACUUM {self._location.sql} RETAIN {retention_h} HOURS").collect()
+        return 0
+
+    def _delta(self) -> DeltaTable:
+        if self._location.path is not None:
+            return DeltaTable.forPath(self._spark, self._location.path)
+        return DeltaTable.forName(self._spark, self._location.sql)
+
+    def _detail(self) -> dict[str, Any]:
+        return self._delta().detail().collect()[0].asDict()
+
+    def _alter(self, change: str, guard: Guard) -> None:
+        def attempt() -> None:
+            self._spark.sql(f"ALTER TABLE {self._location.sql} {change}")
+
+        self._commit(attempt, guard)
+
+    def _commit(self, attempt: Callable[[], T], guard: Guard) -> T:
+        for _ in range(_ATTEMPTS):
+            guard()
+            try:
+                return attempt()
+            except DeltaConcurrentModificationException as error:
+                conflict = error
+        guard()
+        raise CommitConflictError(
+            f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
+            hint="find what else writes to the table (DESCRIBE HISTORY says who) and stop it",
+        ) from conflict
+
+
+def _create(spark: SparkSession, spec: TableSpec) -> None:
+    columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in spec.columns.fields)
+    partition = f" PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
+    listed = ", ".join(f"{_quote(name)} = {_quote(value)}" for name, value in spec.properties.items())
+    properties = f" TBLPROPERTIES ({listed})" if listed else ""
+    spark.sql(f"CREATE TABLE IF NOT EXISTS {spec.location.sql} ({columns}) USING delta{partition}{properties}")
+
+
+def _assign(columns: Sequence[str]) -> dict[str, str | Any]:
+    return {f"`{name}`": f"s.`{name}`" for name in columns}
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,68 @@
+"""`schema_changes`: which column appeared and which value did not fit, each said once."""
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+from pyspark.sql.types import StringType, StructType, TimestampType
+
+from streaming_job.pipeline.arrow import pc
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import LakeTable, Merge, TableSpec
+from streaming_job.pipeline.merge_rust import arrow_schema
+
+COLUMNS: Final = (
+    StructType()
+    .add("_table", StringType())
+    .add("_event", StringType())
+    .add("_name", StringType())
+    .add("_type", StringType())
+    .add("_key", StringType())
+    .add("_seq", StringType())
+    .add("_ingest_ts", TimestampType())
+)
+_SCHEMA: Final = arrow_schema(COLUMNS)
+_MERGE: Final = Merge(match=("_table", "_event", "_name"), insert=COLUMNS.names)
+_RESCUED_READ_MAX: Final = 1_000
+"""Rows of one batch whose rescued paths are looked at: a path that is common is seen in the first ones."""
+
+
+def spec(location: Location) -> TableSpec:
+    return TableSpec(location, COLUMNS)
+
+
+class SchemaLog:
+    """Of one source table. Remembers what it said, so that a usual batch writes nothing here."""
+
+    def __init__(self, log: LakeTable, table: str) -> None:
+        self._log = log
+        self._table = table
+        self._rescued_said: set[str] = set()
+
+    def columns_appeared(self, columns: StructType, ingest_ms: int) -> None:
+        self._write(
+            [
+                {"_event": "column", "_name": field.name, "_type": field.dataType.simpleString()}
+                for field in columns.fields
+            ],
+            ingest_ms,
+        )
+
+    def values_rescued(self, rows: pa.Table, ingest_ms: int) -> int:
+        """How many of these rows hold a value that did not fit; a path seen first is logged, with the row."""
+        rescued = rows.filter(pc.is_valid(rows["_rescued"]))
+        first: dict[str, dict[str, str]] = {}
+        for row in rescued.slice(0, _RESCUED_READ_MAX).select(["_rescued", "_key", "_seq"]).to_pylist():
+            for path in json.loads(row["_rescued"]):
+                if path not in self._rescued_said:
+                    first.setdefault(path, {"_key": row["_key"], "_seq": row["_seq"]})
+        self._write([{"_event": "rescued", "_name": path, **seen} for path, seen in first.items()], ingest_ms)
+        self._rescued_said.update(first)
+        return rescued.num_rows
+
+    def _write(self, events: list[dict[str, str]], ingest_ms: int) -> None:
+        if events:
+            stamp = datetime.fromtimestamp(ingest_ms / 1000, UTC)
+            rows = [{"_table": self._table, "_ingest_ts": stamp, **event} for event in events]
+            self._log.merge(pa.Table.from_pylist(rows, schema=_SCHEMA), _MERGE)

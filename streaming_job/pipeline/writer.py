@@ -1,0 +1,152 @@
+"""One source table's way into its lake tables: claim checks, history, newest, flatten, current."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.types import StructType
+
+from config.tables import TableConfig
+from streaming_job.pipeline import current, dedupe, history
+from streaming_job.pipeline.arrow import pc, repeated, values
+from streaming_job.pipeline.changes import to_frame
+from streaming_job.pipeline.claims import Resolver
+from streaming_job.pipeline.lease import Clock, Lease
+from streaming_job.pipeline.merge import LakeTable
+from streaming_job.pipeline.schema_log import SchemaLog
+from streaming_job.pipeline.steps import Step, Stopwatch
+
+
+class Plan(Protocol):
+    """How one batch's changes become columns: settled before anything is written."""
+
+    @property
+    def schema(self) -> StructType:
+        """Every column of the item that the table will have: keys and flattened, known and new."""
+
+    def apply(self, changes: DataFrame) -> DataFrame: ...
+
+
+class Flattening(Protocol):
+    def plan(self, changes: DataFrame, known: StructType | None) -> Plan: ...
+
+
+@dataclass
+class Written:
+    """What one writing of a table's changes came to."""
+
+    changes: int = 0
+    history_inserted: int = 0
+    current_inserted: int = 0
+    current_updated: int = 0
+    rescued: int = 0
+    columns_added: tuple[str, ...] = ()
+    commit_ms: int | None = None
+    late_rejects: list[pa.Table] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """The outside things one table's writer works with."""
+
+    spark: SparkSession
+    current: LakeTable
+    history: LakeTable
+    lease: Lease
+    flattener: Flattening
+    schema_log: SchemaLog
+    resolver: Resolver
+    clock: Clock
+
+
+class TableWriter:
+    def __init__(self, config: TableConfig, parts: TableParts) -> None:
+        self._config = config
+        self._parts = parts
+        self._ignored = current.Ignored(config.lake)
+
+    @property
+    def parts(self) -> TableParts:
+        return self._parts
+
+    def write(self, changes: pa.Table, watch: Stopwatch, *, repair: bool = False) -> Written:
+        """Every step may be run again after a crash: inserts go by unique keys, `current` by the guard."""
+        parts, written = self._parts, Written(changes=changes.num_rows)
+        ingest_ms = parts.clock()
+        with watch.step(Step.CLAIM_CHECKS):
+            # A crash here: nothing of this table is written.
+            changes, rejects = parts.resolver.resolve(changes)
+            if rejects.num_rows:
+                written.late_rejects.append(rejects)
+        with watch.step(Step.HISTORY):
+            # A crash here: history holds the batch, `current` does not; run again, history inserts nothing.
+            written.history_inserted = history.write(parts.history, changes, ingest_ms, parts.lease.check)
+        with watch.step(Step.NEWEST):
+            candidates, marks = self._newest(changes)
+        if candidates.num_rows:
+            self._upsert(candidates, ingest_ms, watch, written, repair=repair)
+        if marks.num_rows:
+            with watch.step(Step.CURRENT):
+                current.mark(parts.current, self._mark_rows(marks, ingest_ms), parts.lease.check)
+        written.commit_ms = parts.clock()
+        return written
+
+    def _upsert(self, newest: pa.Table, ingest_ms: int, watch: Stopwatch, written: Written, *, repair: bool) -> None:
+        parts = self._parts
+        with watch.step(Step.FLATTEN):
+            frame = to_frame(parts.spark, newest)
+            present = parts.current.columns()
+            plan = parts.flattener.plan(frame, current.item_columns(present))
+            wanted = current.item_columns(plan.schema)
+            rows = current.rows(plan.apply(frame), wanted, ingest_ms).toArrow()
+        with watch.step(Step.SCHEMA):
+            # Said before it is done: a crash between the two says it again, which the log's unique key swallows.
+            added = current.missing_columns(present, wanted)
+            if added.fields:
+                parts.schema_log.columns_appeared(added, ingest_ms)
+                parts.current.add_columns(added, parts.lease.check)
+                written.columns_added = tuple(added.names)
+            written.rescued = parts.schema_log.values_rescued(rows, ingest_ms)
+        with watch.step(Step.CURRENT):
+            # A crash here: the tables hold the batch, Spark's log does not; run again, nothing is newer than itself.
+            merged = current.write(parts.current, rows, parts.lease.check, overwrite_equal=repair)
+            written.current_inserted, written.current_updated = merged.inserted, merged.updated
+
+    def _newest(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
+        if not self._ignored.any:
+            return _plain(self._known_newest(dedupe.newest(changes))), changes.slice(0, 0)
+        keeps = self._ignored.keeps_row(changes)
+        changes = current.with_old_as_new(changes, keeps).append_column("keeps_row", keeps)
+        is_mark = pc.and_(keeps, pc.is_null(changes["new"]))
+        newest = dedupe.newest(changes)
+        marks = newest.filter(pc.and_(newest["keeps_row"], pc.is_null(newest["new"])))
+        # What a mark keeps is the newest image of its key, which may have come in this very batch.
+        with_image = dedupe.newest(changes.filter(pc.invert(is_mark)))
+        return self._known_newest(with_image), marks
+
+    def _known_newest(self, newest: pa.Table) -> pa.Table:
+        """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
+        purged_before = self._parts.current.properties().get(current.PURGED_PROPERTY)
+        if purged_before is None:
+            return newest
+        is_old = pc.coalesce(pc.less(newest["created_ms"], int(purged_before)), True)
+        is_doubtful = pc.or_(is_old, pc.equal(newest["op"], "SNAPSHOT"))
+        doubtful = newest.filter(is_doubtful)
+        if not doubtful.num_rows:
+            return newest
+        seen = self._parts.history.newest(values(doubtful, "key"))
+        in_history = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
+        return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(in_history, newest["change_seq"])))
+
+    def _mark_rows(self, marks: pa.Table, ingest_ms: int) -> pa.Table:
+        frame = to_frame(self._parts.spark, marks).withColumns(
+            {"keeps_row": F.lit(False), "_rescued": F.lit(None).cast("string")}
+        )
+        return current.rows(frame, StructType(), ingest_ms).toArrow()
+
+
+def _plain(changes: pa.Table) -> pa.Table:
+    return changes.append_column("keeps_row", repeated(False, pa.bool_(), changes.num_rows))
