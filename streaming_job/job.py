@@ -9,12 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming import DataStreamWriter, StreamingQuery, StreamingQueryListener
-from pyspark.sql.streaming.listener import QueryIdleEvent, QueryProgressEvent, QueryStartedEvent, QueryTerminatedEvent
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+)
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from config.settings import Settings
 from streaming_job.errors import JobFailedError
@@ -23,6 +30,8 @@ from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import BatchReport, Pipeline
 
 log = logging.getLogger("lakestream.job")
+
+_LOOK_EVERY_S: Final = 0.2
 
 
 class StopRequestedError(Exception):
@@ -49,6 +58,9 @@ class BatchGate:
     @property
     def stop_requested(self) -> bool:
         return self._stop.is_set()
+
+    def wait_for_stop(self, seconds: float) -> bool:
+        return self._stop.wait(seconds)
 
     def wait_for_batch_in_hand(self) -> None:
         with self._in_hand:
@@ -114,13 +126,13 @@ class Job:
         log.info("batch committed", extra={"batch": report.as_dict()})
 
     def _wait(self, query: StreamingQuery) -> None:
+        while query.isActive:
+            if self._gate.wait_for_stop(_LOOK_EVERY_S):
+                self._health.stopping()
+                self._gate.wait_for_batch_in_hand()
+                query.stop()
         try:
-            while not query.awaitTermination(timeout=0.2):
-                if self._gate.stop_requested:
-                    self._health.stopping()
-                    self._gate.wait_for_batch_in_hand()
-                    query.stop()
-                    return
+            query.awaitTermination()
         except StreamingQueryException as error:
             if not self._gate.stop_requested:
                 raise JobFailedError(
