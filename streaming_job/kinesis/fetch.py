@@ -1,0 +1,249 @@
+"""Reading one shard: iterators, retries, pace, and the proof that nothing was trimmed before it was read."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from streaming_job.kinesis.errors import (
+    DataLossError,
+    IteratorExpiredError,
+    RetryableError,
+    ThrottledError,
+    UnavailableError,
+)
+from streaming_job.kinesis.offsets import Kind, Position, ShardRef, newer
+from streaming_job.kinesis.rows import Rows
+from streaming_job.kinesis.shards import Shard, StreamInfo
+
+CLOCK_MARGIN_MS: Final = 60_000
+"""Our clock and Kinesis' may differ by this much; a position this near to the retention is checked."""
+TIP_ANSWERS_EMPTY_MAX: Final = 3
+"""Empty answers at the tip before a bound that was there once counts as gone."""
+_BACKOFF_MS_BASE: Final = 100
+_BACKOFF_MS_MAX: Final = 5_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of GetRecords: its rows, taken apart where they were aggregated, and the Kinesis records they came in."""
+
+    rows: Rows
+    sequences: tuple[str, ...] = ()
+    arrival_ms: int = 0
+    """Of the last record."""
+    behind_ms: int = 0
+    next_iterator: str | None = None
+    """None: the shard is read to its end."""
+
+
+class KinesisApi(Protocol):
+    """The calls a reader needs. Each is made once: retries are the reader's."""
+
+    def describe(self, stream: str) -> StreamInfo: ...
+    def list_shards(self, stream: str) -> tuple[Shard, ...]: ...
+    def iterator(self, ref: ShardRef, position: Position, *, inclusive: bool = False) -> str: ...
+    def get_records(self, iterator: str, limit: int) -> Answer: ...
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int: ...
+    def sleep_ms(self, ms: int) -> None: ...
+
+
+@dataclass
+class Counters:
+    """Since the reader began."""
+
+    records: int = 0
+    bytes: int = 0
+    throttles: int = 0
+    retries: int = 0
+    expired_iterators: int = 0
+    losses: int = 0
+    behind_ms: int = 0
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    records_max: int
+    poll_ms: int
+    mb_s_max: float
+    retry_ms_max: int
+    retention_ms: int
+    fail_on_data_loss: bool
+
+
+@dataclass
+class Pace:
+    """At most one call in `poll_ms`, and after a large answer as long as its bytes take at the rate."""
+
+    clock: Clock
+    poll_ms: int
+    mb_s_max: float
+    _next_ms: int = 0
+
+    def wait(self) -> None:
+        now = self.clock.now_ms()
+        if self._next_ms > now:
+            self.clock.sleep_ms(self._next_ms - now)
+        self._next_ms = max(now, self._next_ms) + self.poll_ms
+
+    def spent(self, size: int) -> None:
+        if self.mb_s_max > 0:
+            self._next_ms = max(self._next_ms, self.clock.now_ms() + int(size / (self.mb_s_max * 1000)))
+
+
+def with_retries(call: Callable[[], T], clock: Clock, budget_ms: int, counters: Counters, what: str) -> T:
+    """Call until it works, with full jitter between tries, for at most the budget."""
+    begun_ms = clock.now_ms()
+    tries = 0
+    while True:
+        try:
+            return call()
+        except RetryableError as error:
+            if isinstance(error, ThrottledError):
+                counters.throttles += 1
+            elif isinstance(error, IteratorExpiredError):
+                counters.expired_iterators += 1
+            else:
+                counters.retries += 1
+            if clock.now_ms() - begun_ms >= budget_ms:
+                raise UnavailableError(
+                    f"{what}: no answer within {budget_ms} ms, the last: {error}",
+                    hint="a restart continues at the same position; raise maxRetryDuration to wait longer",
+                ) from error
+        # Not cryptography: the jitter keeps many shards from coming back in the same moment.
+        clock.sleep_ms(int(random.uniform(0.5, 1.0) * min(_BACKOFF_MS_MAX, _BACKOFF_MS_BASE * 2**tries)))  # noqa: S311
+        tries += 1
+
+
+@dataclass
+class ShardReader:
+    """Reads a shard forward from a position, which it moves as it goes."""
+
+    api: KinesisApi
+    ref: ShardRef
+    position: Position
+    limits: FetchLimits
+    clock: Clock
+    counters: Counters = field(default_factory=Counters)
+    _iterator: str | None = None
+    _pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.clock, self.limits.poll_ms, self.limits.mb_s_max)
+
+    def read(self) -> Answer:
+        """The next answer, often empty; afterwards `position` stands behind it."""
+        asked_ms, answer = with_retries(
+            self._read_once, self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}"
+        )
+        self._check_nothing_trimmed(answer)
+        if self.position.kind is Kind.AT_MS and answer.sequences:
+            answer = Answer(
+                answer.rows.from_ms(self.position.at_ms),
+                answer.sequences,
+                answer.arrival_ms,
+                answer.behind_ms,
+                answer.next_iterator,
+            )
+        self._iterator = answer.next_iterator
+        self._move(answer, asked_ms)
+        self._pace.spent(answer.rows.size)
+        self.counters.records += len(answer.rows)
+        self.counters.bytes += answer.rows.size
+        self.counters.behind_ms = answer.behind_ms
+        return answer
+
+    def jump(self, position: Position) -> None:
+        """Continue elsewhere."""
+        self.position = position
+        self._iterator = None
+
+    def _read_once(self) -> tuple[int, Answer]:
+        try:
+            if self._iterator is None:
+                self._iterator = self.api.iterator(self.ref, self.position)
+            self._pace.wait()
+            asked_ms = self.clock.now_ms()
+            return asked_ms, self.api.get_records(self._iterator, self.limits.records_max)
+        except IteratorExpiredError:
+            self._iterator = None
+            raise
+
+    def _move(self, answer: Answer, asked_ms: int) -> None:
+        at_tip = answer.behind_ms == 0
+        seen_ms = max(answer.arrival_ms, asked_ms if at_tip else 0)
+        if answer.sequences:
+            self.position = Position.after(answer.sequences[-1], seen_ms=max(seen_ms, self.position.seen_ms))
+        elif at_tip:
+            self.position = self.position.seen(asked_ms)
+        if answer.next_iterator is None:
+            self.position = Position.closed(self.position.sequence, seen_ms=self.position.seen_ms)
+
+    def _check_nothing_trimmed(self, answer: Answer) -> None:
+        """Asked after the answer: while the record before it is still there, nothing between them can be gone."""
+        before = self.position
+        at_risk_ms = self.clock.now_ms() - self.limits.retention_ms + CLOCK_MARGIN_MS
+        if before.seen_ms == 0 or before.seen_ms >= at_risk_ms:
+            return
+        if before.kind is Kind.AFTER and self._is_still_there(before):
+            return
+        self.counters.losses += 1
+        if self.limits.fail_on_data_loss:
+            upto = f"the first record left is {answer.sequences[0]}" if answer.sequences else "no record is left"
+            raise DataLossError.of(
+                str(self.ref),
+                f"records after {before} that arrived since {before.seen_ms} ms (since 1970) may have been trimmed "
+                f"before they were read; {upto}",
+            )
+
+    def _is_still_there(self, position: Position) -> bool:
+        def first() -> bool:
+            iterator = self.api.iterator(self.ref, position, inclusive=True)
+            while True:
+                self._pace.wait()
+                answer = self.api.get_records(iterator, 1)
+                if answer.sequences:
+                    return answer.sequences[0] == position.sequence
+                if answer.next_iterator is None or answer.behind_ms == 0:
+                    return False
+                iterator = answer.next_iterator
+
+        return with_retries(first, self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}")
+
+
+def read_through(reader: ShardReader, end: Position) -> Iterator[Rows]:
+    """Everything from the reader's position up to and with `end`, which was read or found once before."""
+    empty = 0
+    while True:
+        answer = reader.read()
+        if end.is_closed:
+            yield answer.rows
+            if reader.position.is_closed:
+                if reader.position.sequence != end.sequence:
+                    _missing_bound(reader, end)
+                return
+            continue
+        last = answer.sequences[-1] if answer.sequences else ""
+        if last and not newer(end.sequence, last):
+            yield answer.rows.through(end.sequence)
+            if end.sequence not in answer.sequences:
+                _missing_bound(reader, end)
+            return
+        yield answer.rows
+        empty = empty + 1 if answer.behind_ms == 0 and not last else 0
+        if reader.position.is_closed or empty >= TIP_ANSWERS_EMPTY_MAX:
+            _missing_bound(reader, end)
+            return
+
+
+def _missing_bound(reader: ShardReader, end: Position) -> None:
+    reader.counters.losses += 1
+    if reader.limits.fail_on_data_loss:
+        raise DataLossError.of(
+            str(reader.ref), f"record {end.sequence}, where the batch ends, is no longer in the stream"
+        )

@@ -1,0 +1,187 @@
+"""Where a query stands in its streams: the value Spark keeps in the checkpoint, its JSON, and its comparisons.
+
+Pure values: no AWS, no Spark, so that a simulation can use them as they are.
+Spark compares offsets as text, so the JSON's keys are written in sorted order, and only primitives occur.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from streaming_job.kinesis.errors import OffsetError
+
+VERSION = 1
+
+_SEQUENCE = re.compile(r"[0-9]{1,128}")
+
+
+class Kind(StrEnum):
+    TRIM_HORIZON = "trim_horizon"
+    AT_MS = "at_ms"
+    AFTER = "after"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ShardRef:
+    stream: str
+    shard: str
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.shard}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a shard has been read.
+
+    `seen_ms`: every record that had arrived by then has been read (0: unknown). It tells an idle shard from a trimmed
+    one, because Kinesis does not report that records were trimmed.
+    """
+
+    kind: Kind
+    sequence: str = ""
+    """AFTER: the last record read. CLOSED: the shard's last record, empty when it had none."""
+    at_ms: int = 0
+    seen_ms: int = 0
+
+    @classmethod
+    def trim_horizon(cls, *, seen_ms: int = 0) -> "Position":
+        return cls(Kind.TRIM_HORIZON, seen_ms=seen_ms)
+
+    @classmethod
+    def at(cls, ms: int, *, seen_ms: int = 0) -> "Position":
+        return cls(Kind.AT_MS, at_ms=ms, seen_ms=seen_ms)
+
+    @classmethod
+    def after(cls, sequence: str, *, seen_ms: int = 0) -> "Position":
+        return cls(Kind.AFTER, sequence=sequence, seen_ms=seen_ms)
+
+    @classmethod
+    def closed(cls, sequence: str, *, seen_ms: int = 0) -> "Position":
+        return cls(Kind.CLOSED, sequence=sequence, seen_ms=seen_ms)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.kind is Kind.CLOSED
+
+    def same_place(self, other: "Position") -> bool:
+        """Equal but for when the shard was last seen at its tip."""
+        return replace(self, seen_ms=0) == replace(other, seen_ms=0)
+
+    def seen(self, ms: int) -> "Position":
+        return replace(self, seen_ms=ms) if ms > self.seen_ms else self
+
+    def __str__(self) -> str:
+        if self.kind is Kind.AFTER:
+            return f"after sequence number {self.sequence}"
+        if self.kind is Kind.AT_MS:
+            return f"at {self.at_ms} ms since 1970"
+        return "its end" if self.is_closed else "the trim horizon"
+
+    def to_json(self) -> dict[str, Any]:
+        # In the order of the names, as Spark compares the text.
+        entry: dict[str, Any] = {}
+        if self.kind is Kind.AFTER:
+            entry["after"] = self.sequence
+        elif self.kind is Kind.AT_MS:
+            entry["at_ms"] = self.at_ms
+        elif self.kind is Kind.CLOSED:
+            entry["closed"] = self.sequence
+        entry["seen_ms"] = self.seen_ms
+        if self.kind is Kind.TRIM_HORIZON:
+            entry["trim_horizon"] = True
+        return entry
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Position":
+        seen_ms = int(entry.get("seen_ms", 0))
+        if set(entry) - {"seen_ms"} == {"after"} and _SEQUENCE.fullmatch(str(entry["after"])):
+            return cls.after(entry["after"], seen_ms=seen_ms)
+        if set(entry) - {"seen_ms"} == {"at_ms"}:
+            return cls.at(int(entry["at_ms"]), seen_ms=seen_ms)
+        if set(entry) - {"seen_ms"} == {"closed"}:
+            return cls.closed(str(entry["closed"]), seen_ms=seen_ms)
+        if set(entry) - {"seen_ms"} == {"trim_horizon"}:
+            return cls.trim_horizon(seen_ms=seen_ms)
+        raise OffsetError(
+            f"the checkpoint holds a shard position that is not one of ours: {dict(entry)!r}",
+            hint="it was written by another source or damaged; start with a new checkpoint",
+        )
+
+
+def newer(sequence: str, than: str) -> bool:
+    """Sequence numbers of one shard compare as numbers: their lengths differ."""
+    return (len(sequence), sequence) > (len(than), than)
+
+
+@dataclass(frozen=True)
+class StreamOffset:
+    created_ms: int
+    """The stream's creation time: a stream made anew under the same name is another stream."""
+    shards: Mapping[str, Position] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Offset:
+    streams: Mapping[str, StreamOffset] = field(default_factory=dict)
+
+    def positions(self) -> dict[ShardRef, Position]:
+        return {
+            ShardRef(name, shard): position
+            for name, stream in self.streams.items()
+            for shard, position in stream.shards.items()
+        }
+
+    def moved(self, moves: Mapping[ShardRef, Position]) -> "Offset":
+        """This offset with some shards' positions replaced or added."""
+        streams = dict(self.streams)
+        for ref, position in moves.items():
+            stream = streams[ref.stream]
+            streams[ref.stream] = replace(stream, shards={**stream.shards, ref.shard: position})
+        return Offset(streams)
+
+    def without(self, gone: set[ShardRef]) -> "Offset":
+        return Offset(
+            {
+                name: replace(stream, shards={s: p for s, p in stream.shards.items() if ShardRef(name, s) not in gone})
+                for name, stream in self.streams.items()
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "streams": {
+                name: {
+                    "created_ms": stream.created_ms,
+                    "shards": {shard: stream.shards[shard].to_json() for shard in sorted(stream.shards)},
+                }
+                for name, stream in sorted(self.streams.items())
+            },
+            "version": VERSION,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Offset":
+        version = value.get("version")
+        if version != VERSION:
+            raise OffsetError(
+                f"the checkpoint's offset has version {version!r}, this source reads version {VERSION}",
+                hint="use the release that wrote the checkpoint, or a newer one",
+            )
+        try:
+            return cls(
+                {
+                    name: StreamOffset(
+                        created_ms=int(stream["created_ms"]),
+                        shards={shard: Position.from_json(entry) for shard, entry in stream["shards"].items()},
+                    )
+                    for name, stream in value["streams"].items()
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OffsetError(
+                f"the checkpoint's offset is damaged: {error!r}", hint="restore the checkpoint or start with a new one"
+            ) from error

@@ -1,0 +1,226 @@
+"""The Spark data source: what Spark calls, and where it runs.
+
+`LakestreamKinesis` is made in short-lived Python processes of the driver. `KinesisStreamReader` lives in one Python
+process of the driver as long as the query does; its `read` runs on the executors, on a copy without threads.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadLimit, ReadMaxRows, SupportsTriggerAvailableNow
+from pyspark.sql.types import StructType
+
+from streaming_job.kinesis.aws import connect
+from streaming_job.kinesis.backlog import runs
+from streaming_job.kinesis.errors import DataLossError, OffsetError
+from streaming_job.kinesis.fetch import KinesisApi, ShardReader, read_through
+from streaming_job.kinesis.offsets import Offset, Position, ShardRef
+from streaming_job.kinesis.options import Options, parse_options
+from streaming_job.kinesis.prefetch import Prefetcher, SystemClock, fetch_limits
+from streaming_job.kinesis.progress import progress_of
+from streaming_job.kinesis.rows import SCHEMA, from_ipc, to_ipc
+from streaming_job.kinesis.shards import StreamInfo, initial_offset
+
+PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
+"""Of one task: Spark sends tasks through its control channel, which refuses messages above 128 MB."""
+
+
+class BufferedPartition(InputPartition):
+    """Rows that the driver has read, as an Arrow stream."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(None)
+        self.payload = payload
+
+    def __repr__(self) -> str:
+        return f"BufferedPartition({len(self.payload)} bytes)"
+
+
+@dataclass(repr=True)
+class RangePartition(InputPartition):
+    """Rows that an executor reads: exactly (start, end] of a shard."""
+
+    ref: ShardRef
+    start: Position
+    end: Position
+    info: StreamInfo
+
+
+class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._prefetcher: Prefetcher | None = None
+        self._infos: dict[str, StreamInfo] = {}
+        self._available_now = False
+
+    # On the driver.
+
+    def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's name
+        infos = self._described()
+        listing = {name: self._api.list_shards(name) for name in infos}
+        return initial_offset(infos.values(), listing, self._initial_position(infos)).to_json()
+
+    def getDefaultReadLimit(self) -> ReadLimit:  # noqa: N802 - Spark's name
+        return ReadMaxRows(self._options.batch_rows_max)
+
+    def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's name
+        self._available_now = True
+
+    def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802 - Spark's name
+        begin = Offset.from_json(start)
+        accepted = self._accepted(begin)
+        planned = self._running().plan(accepted, *self._limits(limit))
+        return start if planned == begin else planned.to_json()
+
+    def reportLatestOffset(self) -> dict[str, Any] | None:  # noqa: N802 - Spark's name
+        """Not an offset: the one thing of a Python source that Spark shows in a query's progress."""
+        return progress_of(self._prefetcher) if self._prefetcher else None
+
+    def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
+        begin, finish = self._accepted(Offset.from_json(start)), Offset.from_json(end)
+        positions = begin.positions()
+        buffered: list[tuple[ShardRef, list[pa.RecordBatch]]] = []
+        ranges: list[InputPartition] = []
+        for ref, position in finish.positions().items():
+            before = positions.get(ref)
+            if before is None or before.same_place(position) or self._is_of_another_stream(finish, ref.stream):
+                continue
+            segments = self._prefetcher.segments(ref, before, position) if self._prefetcher else None
+            if segments is None:
+                ranges.append(RangePartition(ref, before, position, self._infos[ref.stream]))
+                continue
+            for run in runs(segments):
+                if run[0].rows is None:
+                    ranges.append(RangePartition(ref, before, run[-1].end, self._infos[ref.stream]))
+                else:
+                    batches = [s.rows.to_arrow(ref.stream, ref.shard) for s in run if s.rows]
+                    buffered.append((ref, batches))
+                before = run[-1].end
+        return [*_packed(buffered, self._options.shards_per_task), *ranges]
+
+    def commit(self, end: dict[str, Any]) -> None:
+        """The next plan starts at `end` and lets go of what lies before it; nothing to do here."""
+
+    def stop(self) -> None:
+        if self._prefetcher:
+            self._prefetcher.stop()
+
+    # On the executors.
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        if isinstance(partition, BufferedPartition):
+            yield from from_ipc(partition.payload)
+        elif isinstance(partition, RangePartition):
+            limits = fetch_limits(self._options, partition.info)
+            reader = ShardReader(self._api, partition.ref, partition.start, limits, SystemClock())
+            for rows in read_through(reader, partition.end):
+                if rows:
+                    yield rows.to_arrow(partition.ref.stream, partition.ref.shard)
+
+    # The parts.
+
+    @cached_property
+    def _api(self) -> KinesisApi:
+        return connect(self._options, connections_max=64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To the executors goes only what `read` needs."""
+        return {"_options": self._options, "_prefetcher": None, "_infos": {}, "_available_now": False}
+
+    def _described(self) -> dict[str, StreamInfo]:
+        if not self._infos:
+            self._infos = {name: self._api.describe(name) for name in self._options.streams}
+        return self._infos
+
+    def _running(self) -> Prefetcher:
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._api, self._options, self._described())
+            if self._available_now:
+                self._prefetcher.read_until_now()
+        return self._prefetcher
+
+    def _limits(self, limit: ReadLimit) -> tuple[int, int]:
+        if isinstance(limit, ReadMaxRows):
+            return limit.max_rows, self._options.batch_bytes_max
+        if isinstance(limit, ReadAllAvailable):
+            return 2**62, 2**62
+        return self._options.batch_rows_max, self._options.batch_bytes_max
+
+    def _initial_position(self, infos: dict[str, StreamInfo]) -> Position:
+        given, now_ms = self._options.initial_position, SystemClock().now_ms()
+        if given.kind == "trim_horizon":
+            return Position.trim_horizon()
+        at_ms = now_ms if given.kind == "latest" else given.at_ms
+        oldest_ms = now_ms - min(info.retention_ms for info in infos.values())
+        # A start before the retention is a wish for all there is, not a loss.
+        return Position.at(at_ms, seen_ms=at_ms if at_ms > oldest_ms else 0)
+
+    def _is_of_another_stream(self, offset: Offset, name: str) -> bool:
+        """A batch planned before the stream was made anew, run again after: accepted as lost, nothing to read."""
+        return offset.streams[name].created_ms != self._described()[name].created_ms
+
+    def _accepted(self, offset: Offset) -> Offset:
+        """The offset, if it is one of these streams as they are now."""
+        infos = self._described()
+        unknown, unread = sorted(set(offset.streams) - set(infos)), sorted(set(infos) - set(offset.streams))
+        if unknown or unread:
+            raise OffsetError(
+                f"the checkpoint belongs to {', '.join(sorted(offset.streams))}, "
+                f"the option streamName names {', '.join(sorted(infos))}",
+                hint="use the streams the checkpoint was made with, or a new checkpoint",
+            )
+        streams = dict(offset.streams)
+        for name, stream in offset.streams.items():
+            if stream.created_ms != infos[name].created_ms:
+                if self._options.fail_on_data_loss:
+                    raise DataLossError.of(
+                        name,
+                        f"the stream was made anew: the checkpoint is of the one created at {stream.created_ms} ms "
+                        f"(since 1970), this one was created at {infos[name].created_ms} ms",
+                    )
+                listing = {name: self._api.list_shards(name)}
+                anew = initial_offset([infos[name]], listing, Position.trim_horizon())
+                streams[name] = anew.streams[name]
+        return Offset(streams)
+
+
+def _packed(buffered: list[tuple[ShardRef, list[pa.RecordBatch]]], shards_per_task: int) -> Iterator[BufferedPartition]:
+    """Few tasks, as each costs more than a small batch's rows, but none with too much to carry."""
+    for index in range(0, len(buffered), shards_per_task):
+        held: list[pa.RecordBatch] = []
+        size = 0
+        for batch in (batch for _, batches in buffered[index : index + shards_per_task] for batch in _sliced(batches)):
+            if held and size + batch.nbytes > PAYLOAD_BYTES_MAX:
+                yield BufferedPartition(to_ipc(held))
+                held, size = [], 0
+            held.append(batch)
+            size += batch.nbytes
+        if held:
+            yield BufferedPartition(to_ipc(held))
+
+
+def _sliced(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        parts = max(1, -(-batch.nbytes // PAYLOAD_BYTES_MAX))
+        rows = max(1, -(-batch.num_rows // parts))
+        for begin in range(0, batch.num_rows, rows):
+            yield batch.slice(begin, rows)
+
+
+class LakestreamKinesis(DataSource):
+    """`spark.dataSource.register(LakestreamKinesis)`, then `spark.readStream.format("lakestream_kinesis")`."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "lakestream_kinesis"
+
+    def schema(self) -> str:
+        parse_options(self.options)
+        return SCHEMA
+
+    def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802, ARG002 - Spark's signature
+        return KinesisStreamReader(parse_options(self.options))

@@ -1,0 +1,84 @@
+"""Which shards may be read: a child only when all its parents are read to their end. Pure values, no AWS, no Spark."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from streaming_job.kinesis.offsets import Offset, Position, ShardRef, StreamOffset
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard as ListShards tells it; parents that are no longer listed are read or trimmed."""
+
+    id: str
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    name: str
+    created_ms: int
+    retention_ms: int
+    arn: str = ""
+
+
+Listing = Mapping[str, tuple[Shard, ...]]
+"""By stream."""
+
+
+def initial_offset(infos: Iterable[StreamInfo], listing: Listing, start: Position) -> Offset:
+    """Every listed shard at the same place, parents and children alike.
+
+    A child that was open at the start time must begin at that time too, not at its trim horizon; what its parents had
+    after that time is read before it, by the rule of `readable`.
+    """
+    return Offset(
+        {info.name: StreamOffset(info.created_ms, {shard.id: start for shard in listing[info.name]}) for info in infos}
+    )
+
+
+def adopt(offset: Offset, listing: Listing) -> Offset:
+    """Shards that appeared since: from their trim horizon, because they were born after everything the offset knows.
+
+    `seen_ms` is the parents': until the parents' end was read nothing of the child can have been missed.
+    """
+    moves: dict[ShardRef, Position] = {}
+    for name, stream in offset.streams.items():
+        for shard in listing.get(name, ()):
+            if shard.id not in stream.shards:
+                seen = [stream.shards[parent].seen_ms for parent in shard.parents if parent in stream.shards]
+                moves[ShardRef(name, shard.id)] = Position.trim_horizon(seen_ms=min(seen, default=0))
+    return offset.moved(moves) if moves else offset
+
+
+def prune(offset: Offset, listing: Listing) -> Offset:
+    """Without shards that are read to their end and that Kinesis has forgotten: they cannot come back."""
+    gone = {
+        ref
+        for ref, position in offset.positions().items()
+        if position.is_closed and ref.stream in listing and ref.shard not in {s.id for s in listing[ref.stream]}
+    }
+    return offset.without(gone) if gone else offset
+
+
+def readable(offset: Offset, listing: Listing) -> dict[ShardRef, Position]:
+    """Shards that are not read to their end and whose parents all are (or are known no more)."""
+    result: dict[ShardRef, Position] = {}
+    for name, stream in offset.streams.items():
+        parents = {shard.id: shard.parents for shard in listing.get(name, ())}
+        for shard_id, position in stream.shards.items():
+            if position.is_closed:
+                continue
+            known = [stream.shards[parent] for parent in parents.get(shard_id, ()) if parent in stream.shards]
+            if all(parent.is_closed for parent in known):
+                result[ShardRef(name, shard_id)] = position
+    return result
+
+
+def vanished(offset: Offset, listing: Listing) -> list[ShardRef]:
+    """Shards with something left to read that Kinesis no longer lists: their records are past the retention."""
+    return sorted(
+        ref
+        for ref, position in offset.positions().items()
+        if not position.is_closed and ref.shard not in {shard.id for shard in listing.get(ref.stream, ())}
+    )
