@@ -16,7 +16,8 @@ from infra.local.ports import LOOPBACK
 
 ACCESS_KEY = "local"
 _SERVICES = (
-    "cloudformation,cloudwatch,dynamodb,events,firehose,iam,kinesis,kms,lambda,logs,s3,secretsmanager,sns,sqs,sts"
+    "cloudformation,cloudwatch,dynamodb,dynamodbstreams,events,firehose,iam,kinesis,kms,lambda,logs,s3,"
+    "secretsmanager,sns,sqs,sts"
 )
 _LOOK_EVERY_S = 0.05
 
