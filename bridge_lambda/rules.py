@@ -172,12 +172,12 @@ def load_rules(path: Path, read_secret: ReadSecret) -> dict[str, TableRules]:
     if not isinstance(compiled, dict) or compiled.get("format") != RULES_FORMAT:
         raise RefusalError(f"{path} is not of rules format {RULES_FORMAT}", hint=hint)
     try:
-        return {table: _table_rules(table, body, read_secret) for table, body in compiled["tables"].items()}
+        return {table: table_rules(table, body, read_secret) for table, body in compiled["tables"].items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RefusalError(f"{path} was not made by this version's compiler: {error!r}", hint=hint) from error
 
 
-def _table_rules(table: str, body: Mapping[str, Any], read_secret: ReadSecret) -> TableRules:
+def table_rules(table: str, body: Mapping[str, Any], read_secret: ReadSecret) -> TableRules:
     hash_key = read_secret(body["secret"]["name"], body["secret"]["version"]) if body["hash"] else None
     filter_ = body["filter"]
     origin = body["origin"]
