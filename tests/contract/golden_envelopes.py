@@ -1,7 +1,7 @@
 """The envelopes of record, in `envelopes/`: stream record and rules in, the exact line out.
 
 The bridge's tests hold the writer to them, the job's tests the reader; the two share no code but these files. A line
-that has to change is a change of the contract: `LAKESTREAM_GOLDEN=write pytest tests/contract` rewrites them for review.
+that has to change is a change of the contract; LAKESTREAM_GOLDEN=write makes the writer's test rewrite them for review.
 """
 
 import json
