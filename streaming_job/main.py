@@ -22,6 +22,7 @@ from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.locations import Lake
 from streaming_job.spark import spark_session
+from streaming_job.warmup import warm_up
 
 log = logging.getLogger("lakestream.main")
 
@@ -65,7 +66,7 @@ def _run_with(
         flusher.start()
         cleanup.callback(flusher.stop)
         pipeline = cleanup.enter_context(Pipeline(spark, settings, tables, book))
-        pipeline.warm_up()
+        warm_up(spark, settings, tables)
         log.info("ready to stream", extra={"url": server.url, "seconds": round(time.monotonic() - started, 1)})
         Job(spark, settings, pipeline, metrics, health).run(available_now=available_now)
 
