@@ -17,10 +17,12 @@ from config.errors import ConfigurationError
 from config.settings import HttpSettings
 from streaming_job.health import Health
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def application(registry: CollectorRegistry, health: Health, allowed_hosts: Iterable[str] = _LOOPBACK) -> Starlette:
+def application(
+    registry: CollectorRegistry, health: Health, allowed_hosts: Iterable[str] = LOOPBACK_HOSTS
+) -> Starlette:
     def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from streaming_job.latency.book import LatencyBook
@@ -72,7 +72,7 @@ class _LiveHops(Collector):
     def __init__(self, book: LatencyBook) -> None:
         self._book = book
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | SummaryMetricFamily]:
         quantiles = GaugeMetricFamily(
             "lakestream_hop_ms",
             "Duration of a hop over the last minute, by quantile",
@@ -93,4 +93,11 @@ class _LiveHops(Collector):
                 value = sketch.quantile_ms(quantile)
                 if value is not None:
                     quantiles.add_metric([table, hop, str(quantile)], value)
-        yield from (quantiles, counts, negatives)
+        totals = SummaryMetricFamily(
+            "lakestream_hop_duration_ms",
+            "Durations of a hop since the job started: means add up along the way, as quantiles do not",
+            labels=["table", "hop"],
+        )
+        for (table, hop), total in sorted(self._book.totals().items()):
+            totals.add_metric([table, hop], total.count, total.sum_ms)
+        yield from (quantiles, counts, negatives, totals)

@@ -34,6 +34,12 @@ class MinuteOfHop:
     batches: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Total:
+    count: int = 0
+    sum_ms: float = 0.0
+
+
 class LatencyBook:
     """Sketches not yet written, by minute, and those of the last minute, by slot. Safe to use from several threads."""
 
@@ -42,6 +48,7 @@ class LatencyBook:
         self._recorded = dict.fromkeys(known_batches)
         self._pending: dict[tuple[HopOfTable, int], MinuteOfHop] = {}
         self._live: dict[int, dict[HopOfTable, HopSketch]] = defaultdict(dict)
+        self._totals: dict[HopOfTable, Total] = {}
 
     def record(self, clocks: pa.Table, *, table: str, batch: str, batch_start_ms: int, commit_ms: int) -> None:
         """Measure one table's part of one batch; a batch that was recorded before changes nothing.
@@ -68,6 +75,8 @@ class LatencyBook:
         minute.batches.append(name)
         slot = self._live[commit_ms - commit_ms % LIVE_SLOT_MS]
         slot.setdefault(hop_of_table, HopSketch()).add(durations)
+        before = self._totals.get(hop_of_table, Total())
+        self._totals[hop_of_table] = Total(before.count + durations.size, before.sum_ms + float(durations.sum()))
 
     def _forget_slots_before(self, horizon_ms: int) -> None:
         for slot_ms in [slot_ms for slot_ms in self._live if slot_ms < horizon_ms]:
@@ -83,6 +92,11 @@ class LatencyBook:
                     for hop_of_table, sketch in slot.items():
                         merged[hop_of_table].merge(sketch)
         return dict(merged)
+
+    def totals(self) -> dict[HopOfTable, Total]:
+        """Since the job started: two readings give the mean between them, over any time."""
+        with self._lock:
+            return dict(self._totals)
 
     def take(self) -> list[MinuteOfHop]:
         """What was recorded since the last take; the caller writes it or gives it back."""
