@@ -131,14 +131,28 @@ def backoff_s(failures: int, *, first_s: float, longest_s: float) -> float:
     return float(min(longest_s, first_s * 2 ** min(failures - 1, 20)))
 
 
+def _stop_on_signals(stop: threading.Event) -> None:
+    """A thread sets the event: a handler would run in the main thread, which may hold the event's lock just then."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    signal.set_wakeup_fd(theirs)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        os.read(ours, 1)
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(worker: str, run: Callable[[Path, Log, threading.Event], None]) -> int:
     """Runs a worker until SIGTERM or SIGINT; an error a person can mend is one line on stderr, not a trace."""
     parser = argparse.ArgumentParser(prog=f"python -m infra.local.{worker}")
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE.json")
     arguments = parser.parse_args()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _stop_on_signals(stop)
     log = Log(worker)
     started = time.monotonic()
     try:

@@ -44,7 +44,6 @@ class Mapping:
         self._collect()
 
     def _wake_at_stop(self) -> None:
-        # The main thread runs the signal handler, which sets `stop`: it must not itself hold that event's lock.
         self._parts.stop.wait()
         self._woken.set()
 

@@ -1,0 +1,1 @@
+"""A local stand-in for a Firehose delivery stream from Kinesis to S3."""
