@@ -1,32 +1,14 @@
 """`config/local.yaml`: what the embedded stack is made of. Loaded and checked once, before anything starts."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
-from config import limits
 from config.errors import ConfigurationError
 from config.tables import Frozen
-
-
-class MappingSettings(Frozen):
-    """The event source mapping's knobs, as AWS names and bounds them."""
-
-    batch_size: int = Field(default=100, ge=1, le=limits.MAPPING_BATCH_RECORDS_MAX)
-    window_s: int = Field(default=0, ge=0, le=limits.MAPPING_WINDOW_S_MAX)
-    parallelization: int = Field(default=1, ge=1, le=limits.MAPPING_PARALLELIZATION_MAX)
-    bisect: bool = True
-    retries_max: int = Field(default=-1, ge=-1, le=10_000)
-    age_max_s: int = Field(default=-1, ge=-1, le=604_800)
-
-
-class DeliverySettings(Frozen):
-    """Firehose's buffer: an object is written when either is reached."""
-
-    buffer_s: int = Field(default=10, ge=0, le=900)
-    buffer_bytes: int = Field(default=5 * 1024 * 1024, ge=1024 * 1024, le=128 * 1024 * 1024)
+from infra.local.checks import ROOT
 
 
 class JobSettings(Frozen):
@@ -38,23 +20,21 @@ class JobSettings(Frozen):
 
 class LocalSettings(Frozen):
     region: str = "us-east-1"
-    table: str = Field(min_length=3, max_length=255)
-    stream: str = Field(min_length=1, max_length=128)
-    bucket: str = Field(min_length=3, max_length=63)
-    archive_prefix: str = "archive/"
+    stack: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,50}$")] = "lakestream"
+    """The CloudFormation stack's name; it begins the names of what it makes."""
+    template: Path = ROOT / "infra" / "template.yaml"
+    parameters: dict[str, str | int | bool] = Field(default_factory=dict)
+    """The template's own, by name; what is not named has the template's default."""
     disk_free_gb_min: float = Field(default=2, ge=0)
     ready_within_s: float = Field(default=180, gt=0)
     stop_within_s: float = Field(default=30, gt=0)
-    mapping: MappingSettings = MappingSettings()
-    delivery: DeliverySettings = DeliverySettings()
     job: JobSettings = JobSettings()
 
-    @field_validator("archive_prefix")
+    @field_validator("template")
     @classmethod
-    def ends_as_a_folder(cls, value: str) -> str:
-        if not value.endswith("/"):
-            raise ValueError("must end with /")
-        return value
+    def beside_the_code(cls, value: Path) -> Path:
+        """A relative path is the project's, wherever the command is called."""
+        return value if value.is_absolute() else ROOT / value
 
 
 def load_local_settings(path: Path) -> LocalSettings:

@@ -15,12 +15,15 @@ import yaml
 
 from config.tables import TableConfig, load_tables
 from infra.local import checks, emulator, processes
+from infra.local.deployment import Deployed, deploy, validated
 from infra.local.errors import NotPossibleError, NotReadyError
 from infra.local.home import Home, write_json
 from infra.local.ports import LOOPBACK, free_ports
 from infra.local.processes import Identity
-from infra.local.resources import Resources, create
 from infra.local.settings import LocalSettings
+from infra.local.worker_settings import archive_prefix, delivery_settings, mapping_settings
+from infra.template_model import Template
+from infra.template_values import Values
 
 STOP_ORDER = ("job", "delivery", "mapping", "emulator")
 """Readers before what they read, so that none reports the next one's end as a failure."""
@@ -37,14 +40,14 @@ class UpOptions:
 
 def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dict[str, object]:
     """Checks, begins anew, starts, waits, and only then writes stack.json. Whatever stops it ends all it started."""
-    check(home, settings, options)
+    values = check(home, settings, options)
     with home.locked():
         refuse_second(home)
         home.check_ours()
         home.wipe()
         started: list[Identity] = []
         try:
-            return _Start(home, settings, options, say, started).run()
+            return _Start(home, settings, values, options, say=say, started=started).run()
         except BaseException:
             with uninterrupted():
                 say("ending what was started")
@@ -53,8 +56,12 @@ def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dic
             raise
 
 
-def check(home: Home, settings: LocalSettings, options: UpOptions) -> None:
+def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     """Everything that can be known to fail before the first process starts."""
+    values = validated(
+        Template.load(settings.template), settings.parameters, stack=settings.stack, region=settings.region
+    )
+    table_rules(values.parameters["TableName"])
     checks.emulator()
     if options.job:
         checks.java()
@@ -64,7 +71,7 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> None:
     refuse_second(home)
     checks.port(options.port, "--port")
     checks.port(options.metrics_port, "--metrics-port")
-    table_rules(settings)
+    return values
 
 
 def refuse_second(home: Home) -> None:
@@ -75,22 +82,30 @@ def refuse_second(home: Home) -> None:
         )
 
 
-def table_rules(settings: LocalSettings) -> TableConfig:
+def table_rules(table: str) -> TableConfig:
     tables = load_tables(checks.ROOT / "config" / "tables")
-    if settings.table not in tables:
+    if table not in tables:
         raise NotPossibleError(
-            f"no rules for table {settings.table!r}", hint="add its file to config/tables, or name another table"
+            f"no rules for table {table!r}", hint="add its file to config/tables, or name another table"
         )
-    return tables[settings.table]
+    return tables[table]
 
 
 class _Start:
     """One start; its steps read from top to bottom in `run`."""
 
     def __init__(
-        self, home: Home, settings: LocalSettings, options: UpOptions, say: Say, started: list[Identity]
+        self,
+        home: Home,
+        settings: LocalSettings,
+        values: Values,
+        options: UpOptions,
+        *,
+        say: Say,
+        started: list[Identity],
     ) -> None:
-        self._home, self._settings, self._options, self._say, self._started = home, settings, options, say, started
+        self._home, self._settings, self._values = home, settings, values
+        self._options, self._say, self._started = options, say, started
         port, job, mapping, delivery = free_ports(4)
         self._port = options.port or port
         self._ports = {"job": options.metrics_port or job, "mapping": mapping, "delivery": delivery}
@@ -98,20 +113,19 @@ class _Start:
         self._env = emulator.process_environment(self._endpoint, settings.region)
 
     def run(self) -> dict[str, object]:
+        self._compile_rules()
         self._say("emulator")
         self._start_emulator()
-        self._say("resources")
-        resources = create(emulator.Clients(self._endpoint, self._settings.region), self._settings)
-        self._compile_rules()
+        self._say("deploying the template")
+        clients = emulator.Clients(self._endpoint, self._settings.region)
+        rules = self._home.file("rules.json")
+        deployed = deploy(clients, self._values, stack=self._settings.stack, rules=rules)
         self._say("mapping and delivery")
-        self._start_python("mapping", self._mapping_settings(resources))
-        self._start_python("delivery", self._delivery_settings())
-        self._wait_metrics("mapping")
-        self._wait_metrics("delivery")
+        self._start_workers(deployed, rules)
         if self._options.job:
             self._say("streaming job")
-            self._start_job()
-        stack = self._stack()
+            self._start_job(deployed)
+        stack = self._stack(deployed)
         write_json(self._home.stack_file, stack)
         return stack
 
@@ -127,18 +141,33 @@ class _Start:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise NotReadyError(f"the tables' rules do not compile: {said[-1] if said else 'no message'}")
 
-    def _start_python(self, name: str, settings: dict[str, Any]) -> None:
-        file = self._home.file(f"{name}.json")
-        write_json(file, settings)
-        self._launch(name, [sys.executable, "-m", f"infra.local.{name}", "--settings", str(file)], self._env)
+    def _start_workers(self, deployed: Deployed, rules: Path) -> None:
+        common: dict[str, Any] = {"endpoint": self._endpoint, "region": self._settings.region}
+        settings = {
+            "mapping": mapping_settings(
+                deployed,
+                state=self._home.state / "mapping",
+                rules=rules,
+                metrics_port=self._ports["mapping"],
+                **common,
+            ),
+            "delivery": delivery_settings(
+                deployed, state=self._home.state / "delivery", metrics_port=self._ports["delivery"], **common
+            ),
+        }
+        for name, value in settings.items():
+            file = self._home.file(f"{name}.json")
+            write_json(file, value)
+            self._launch(name, [sys.executable, "-m", f"infra.local.{name}", "--settings", str(file)], self._env)
+        for name in settings:
+            self._wait_answer(name, "metrics")
 
-    def _start_job(self) -> None:
+    def _start_job(self, deployed: Deployed) -> None:
         config = self._home.file("job.yaml")
-        config.write_text(yaml.safe_dump(self._job_settings(), sort_keys=False), encoding="utf-8")
+        config.write_text(yaml.safe_dump(self._job_settings(deployed), sort_keys=False), encoding="utf-8")
         command = [str(Path(sys.executable).parent / "lakestream"), "run", "--config", str(config)]
         self._launch("job", command, self._env)
-        url = f"http://{LOOPBACK}:{self._ports['job']}/healthz"
-        self._wait("job", lambda: emulator.answers(url) == 200)
+        self._wait_answer("job", "healthz")
 
     def _launch(self, name: str, command: list[str], env: dict[str, str]) -> None:
         log = self._home.logs / f"{name}.log"
@@ -147,8 +176,8 @@ class _Start:
             self._started.append(processes.start(name, command, env=env, log=log, cwd=self._home.path))
             self._home.remember(self._started)
 
-    def _wait_metrics(self, name: str) -> None:
-        self._wait(name, lambda: emulator.answers(f"http://{LOOPBACK}:{self._ports[name]}/metrics") == 200)
+    def _wait_answer(self, name: str, page: str) -> None:
+        self._wait(name, lambda: emulator.answers(f"http://{LOOPBACK}:{self._ports[name]}/{page}") == 200)
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         emulator.wait_until(ready, what=name, within_s=self._settings.ready_within_s, watch=self._all_alive)
@@ -159,74 +188,34 @@ class _Start:
                 said = processes.last_lines(Path(process.log), 3)
                 raise NotReadyError(f"{process.name} ended before it was ready: {said}", hint=f"see {process.log}")
 
-    def _mapping_settings(self, resources: Resources) -> dict[str, Any]:
-        mapping = self._settings.mapping
-        return {
-            "endpoint": self._endpoint,
-            "region": self._settings.region,
-            "table": self._settings.table,
-            "stream_arn": resources.table_stream_arn,
-            "state_dir": str((self._home.state / "mapping").absolute()),
-            "function": {"env": self._function_environment(), "timeout_s": 60},
-            **mapping.model_dump(),
-            "report_failures": True,
-            "on_failure": {"s3": {"bucket": self._settings.bucket, "prefix": "dead-letters/mapping/"}},
-            "metrics_port": self._ports["mapping"],
-            "starting_position": "TRIM_HORIZON",
-        }
-
-    def _function_environment(self) -> dict[str, str]:
-        return {
-            **emulator.credentials(self._settings.region),
-            "AWS_ENDPOINT_URL": self._endpoint,
-            "LAKESTREAM_STREAM": self._settings.stream,
-            "LAKESTREAM_BUCKET": self._settings.bucket,
-            "LAKESTREAM_RULES": str(self._home.file("rules.json").absolute()),
-            "POWERTOOLS_SERVICE_NAME": "lakestream-bridge",
-            "POWERTOOLS_METRICS_NAMESPACE": "Lakestream",
-            "POWERTOOLS_TRACE_DISABLED": "true",  # no X-Ray daemon here
-        }
-
-    def _delivery_settings(self) -> dict[str, Any]:
-        return {
-            "endpoint": self._endpoint,
-            "region": self._settings.region,
-            "stream": self._settings.stream,
-            "bucket": self._settings.bucket,
-            "prefix": f"{self._settings.archive_prefix}date=!{{timestamp:yyyy-MM-dd}}/hour=!{{timestamp:HH}}/",
-            "error_prefix": "archive-errors/!{firehose:error-output-type}/date=!{timestamp:yyyy-MM-dd}/",
-            **self._settings.delivery.model_dump(),
-            "state_dir": str((self._home.state / "delivery").absolute()),
-            "metrics_port": self._ports["delivery"],
-        }
-
-    def _job_settings(self) -> dict[str, Any]:
+    def _job_settings(self, deployed: Deployed) -> dict[str, Any]:
         """Settings of config/settings.py, so that `lakestream run` needs nothing but this file."""
         job = self._settings.job
         return {
             "aws": {"region": self._settings.region, "endpoint": self._endpoint},
-            "source": {"stream": self._settings.stream, "starting_position": job.starting_position},
+            "source": {"stream": deployed.stream, "starting_position": job.starting_position},
             "lake": {"root": str(self._home.lake.absolute()), "checkpoint": str(self._home.checkpoint.absolute())},
-            "tables": [self._settings.table],
+            "tables": [deployed.table],
             "trigger": {"interval_ms": job.trigger_interval_ms},
             "http": {"host": LOOPBACK, "port": self._ports["job"], "unhealthy_after_s": job.unhealthy_after_s},
             "spark": dict(job.spark),
         }
 
-    def _stack(self) -> dict[str, object]:
+    def _stack(self, deployed: Deployed) -> dict[str, object]:
         lake = self._home.lake.absolute()
-        name = table_rules(self._settings).lake.name
+        name = table_rules(deployed.table).lake.name
         address = f"http://{LOOPBACK}:{self._ports['job']}" if self._options.job else None
         return {
             "aws_endpoint": self._endpoint,
             "region": self._settings.region,
-            "stream": self._settings.stream,
-            "bucket": self._settings.bucket,
-            "archive_prefix": self._settings.archive_prefix,
+            "stream": deployed.stream,
+            "bucket": deployed.bucket,
+            "dead_letter_bucket": deployed.dead_letter_bucket,
+            "archive_prefix": archive_prefix(deployed),
             "dashboard_url": f"{address}/" if address else None,
             "metrics_url": f"{address}/metrics" if address else None,
             "tables": {
-                self._settings.table: {
+                deployed.table: {
                     "current": str(lake / name / "current"),
                     "history": str(lake / name / "history"),
                     "rejects": str(lake / "rejects"),
