@@ -98,7 +98,7 @@ def _row(table: TableConfig, items: list[dict[str, Any]], number: int) -> dict[s
 
 def _plain(value: object) -> Any:
     if isinstance(value, Binary):
-        return b64encode(value.value).decode("ascii")
+        return b64encode(bytes(value)).decode("ascii")  # type: ignore[call-overload]  # its stub lacks __bytes__
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     return float(str(value))
