@@ -18,6 +18,7 @@ ENTRY_POINTS = {
     "config.rules",
     "infra.local.demo",
     "infra.local.jars",
+    "infra.local.mapping.environment",
     "streaming_job.main",
     "bridge_lambda.handler",
 }

@@ -55,6 +55,7 @@ def variables(function: FunctionSettings, *, endpoint: str | None, region: str) 
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",  # by which code tells that it runs in Lambda; nobody listens
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "LAMBDA_TASK_ROOT": str(function.code or os.getcwd()),  # noqa: PTH109 - a string is what the variable holds
         "_HANDLER": function.handler,
