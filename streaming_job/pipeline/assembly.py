@@ -1,12 +1,13 @@
 """Puts one table's lane together from the configuration: locations, engines, lease, flattener, shared tables."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 
 import boto3
 import pyarrow as pa
 from botocore.config import Config
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import StructType
 
@@ -36,7 +37,14 @@ LOG_PROPERTIES: Final = {
 
 class Assembly:
     def __init__(
-        self, spark: SparkSession, settings: Settings, owner: Owner, clock: Clock, after_step: AfterStep
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        tables: Mapping[str, TableConfig],
+        *,
+        owner: Owner,
+        clock: Clock,
+        after_step: AfterStep,
     ) -> None:
         self._spark = spark
         self._settings = settings
@@ -44,6 +52,12 @@ class Assembly:
         self._clock = clock
         self._after_step = after_step
         self.lake = Lake(settings.lake)
+        self._tables = tables
+
+    def lay_out(self, decoded: DataFrame) -> DataFrame:
+        """Only a strict table's change may still become a reject after it was decoded."""
+        strict = [name for name, config in self._tables.items() if config.lake.strict]
+        return lay_out(decoded, list(self._tables), strict)
 
     def lane(self, config: TableConfig) -> TableLane:
         return TableLane(
@@ -122,7 +136,7 @@ class Assembly:
             F.col("kinesis_seq").alias("sequenceNumber"),
             F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
         )
-        return collect(lay_out(decode(rows), self._settings.tables))
+        return collect(self.lay_out(decode(rows)))
 
 
 def storage_options(settings: Settings, address: str) -> dict[str, str]:

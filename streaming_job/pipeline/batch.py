@@ -17,7 +17,7 @@ from config.tables import TableConfig
 from streaming_job.pipeline import dedupe, rejects
 from streaming_job.pipeline.arrow import pc
 from streaming_job.pipeline.assembly import Assembly
-from streaming_job.pipeline.changes import collect, lay_out
+from streaming_job.pipeline.changes import collect
 from streaming_job.pipeline.decode import decode
 from streaming_job.pipeline.lane import TableLane, TableReport
 from streaming_job.pipeline.lease import Clock, Owner
@@ -69,7 +69,7 @@ class Pipeline:
         self._clock = clock
         self._after_step = after_step
         owner = owner or Owner.here(f"job {settings.lake.checkpoint}")
-        self._assembly = Assembly(spark, settings, owner, clock, after_step)
+        self._assembly = Assembly(spark, settings, self._tables, owner=owner, clock=clock, after_step=after_step)
         self._lanes: dict[str, TableLane] = {}
         self._pool = ThreadPoolExecutor(settings.pipeline.parallel_tables, thread_name_prefix="table")
 
@@ -118,7 +118,7 @@ class Pipeline:
         """1. Decode: the source is read exactly once. A crash here leaves nothing."""
         watch = Stopwatch(self._after_step)
         with watch.step(Step.DECODE):
-            laid_out = lay_out(decode(frame), list(self._tables))
+            laid_out = self._assembly.lay_out(decode(frame))
             if self._is_bounded:
                 slices = iter([collect(laid_out)])
             else:

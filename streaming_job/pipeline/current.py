@@ -5,17 +5,16 @@ something newer than itself.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
-from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType, TimestampType
+from pyspark.sql.types import BooleanType, LongType, StringType, StructType, TimestampType
 
 from config.tables import DeleteRule, LakeRules
 from streaming_job.pipeline.arrow import Column as Values
-from streaming_job.pipeline.arrow import pc, replaced
+from streaming_job.pipeline.arrow import moment, pc, replaced
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Guard, LakeTable, Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.merge_rust import arrow_schema
@@ -58,8 +57,7 @@ def item_columns(columns: StructType) -> StructType:
 
 def missing_columns(present: StructType, wanted: StructType) -> StructType:
     have = {name.lower() for name in present.names}
-    nullable = [StructField(field.name, field.dataType) for field in wanted.fields if field.name.lower() not in have]
-    return StructType(nullable)
+    return StructType([field for field in wanted.fields if field.name.lower() not in have])
 
 
 def row_digest(columns: Sequence[str]) -> Column:
@@ -72,26 +70,24 @@ def row_digest(columns: Sequence[str]) -> Column:
     return F.sha2(F.to_json(F.struct(*(F.col(f"`{name}`") for name in ordered)), fixed), 256)
 
 
-def rows(flattened: DataFrame, columns: StructType, ingest_ms: int) -> DataFrame:
-    """What `current` holds, from what flattening gives. `columns` are the item's."""
-    is_deleted = F.col("op") == "REMOVE"
-    ingest = F.lit(datetime.fromtimestamp(ingest_ms / 1000, UTC))
-    ours = {
-        "_key": F.col("key"),
-        "_seq": F.col("change_seq"),
-        "_op": F.col("op"),
-        "_deleted": is_deleted & ~F.col("keeps_row"),
-        "_ttl": F.col("ttl"),
-        "_digest": F.col("digest"),
-        "_row_digest": F.when(~is_deleted | F.col("keeps_row"), row_digest([*columns.names, "_rescued"])),
-        "_rules": F.col("rules"),
-        "_created_ms": F.col("created_ms"),
-        "_origin_ms": F.col("origin_ms"),
-        "_ingest_ts": ingest,
+def rows(flattened: DataFrame, columns: StructType, ingest_ms: int) -> pa.Table:
+    """What `current` holds, from what flattening gives. `columns` are the item's.
+
+    The time is filled in afterwards: in the plan it would be a new program each batch, for Spark to compile.
+    """
+    change = {name: F.col(f"_change.{name}") for name in ("op", "keeps_row")}
+    is_deleted = (change["op"] == "REMOVE") & ~change["keeps_row"]
+    passed = ("key", "change_seq", "op", "ttl", "digest", "rules", "created_ms", "origin_ms")
+    renamed = {"change_seq": "_seq"}
+    ours = {renamed.get(name, f"_{name}"): F.col(f"_change.{name}") for name in passed} | {
+        "_deleted": is_deleted,
+        "_row_digest": F.when(~is_deleted, row_digest([*columns.names, "_rescued"])),
+        "_ingest_ts": F.lit(None).cast("timestamp"),
         "_rescued": F.col("_rescued"),
     }
     items = [F.col(f"`{name}`") for name in columns.names]
-    return flattened.select(*(value.alias(name) for name, value in ours.items()), *items)
+    collected = flattened.select(*(ours[name].alias(name) for name in SYSTEM.names), *items).toArrow()
+    return replaced(collected, "_ingest_ts", moment(ingest_ms, collected.num_rows))
 
 
 def write(table: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:

@@ -12,10 +12,10 @@ def once(changes: pa.Table) -> pa.Table:
     return _take_of_each(changes, ["table", "key", "change_seq"], "min")
 
 
-def newest(changes: pa.Table) -> pa.Table:
-    """Of each key of one table the change with the highest `change_seq`."""
-    ordered = changes.take(pc.sort_indices(changes, sort_keys=[("change_seq", "ascending")]))
-    return _take_of_each(ordered, ["key"], "max")
+def newest(changes: pa.Table, key: str = "key", seq: str = "change_seq") -> pa.Table:
+    """Of each key of one table the version with the highest number."""
+    ordered = changes.take(pc.sort_indices(changes, sort_keys=[(seq, "ascending")]))
+    return _take_of_each(ordered, [key], "max")
 
 
 def of_table(changes: pa.Table, table: str) -> pa.Table:

@@ -61,8 +61,7 @@ class SparkTable:
         self._alter(f"SET TBLPROPERTIES ({listed})", guard)
 
     def add_columns(self, columns: StructType, guard: Guard = no_guard) -> None:
-        listed = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in columns.fields)
-        self._alter(f"ADD COLUMNS ({listed})", guard)
+        self._alter(f"ADD COLUMNS ({_declared(columns)})", guard)
 
     def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged:
         frame = self._spark.createDataFrame(source).alias("s")
@@ -138,11 +137,23 @@ class SparkTable:
 
 
 def _create(spark: SparkSession, spec: TableSpec) -> None:
-    columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in spec.columns.fields)
     partition = f" PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
     listed = ", ".join(f"{_quote(name)} = {_quote(value)}" for name, value in spec.properties.items())
     properties = f" TBLPROPERTIES ({listed})" if listed else ""
-    spark.sql(f"CREATE TABLE IF NOT EXISTS {spec.location.sql} ({columns}) USING delta{partition}{properties}")
+    spark.sql(
+        f"CREATE TABLE IF NOT EXISTS {spec.location.sql} ({_declared(spec.columns)}) USING delta{partition}{properties}"
+    )
+
+
+def _declared(columns: StructType) -> str:
+    """As DDL, comments included: flattening remembers in them where a column's values come from."""
+    listed = []
+    for field in columns.fields:
+        comment = field.metadata.get("comment")
+        listed.append(
+            f"`{field.name}` {field.dataType.simpleString()}" + (f" COMMENT {_quote(comment)}" if comment else "")
+        )
+    return ", ".join(listed)
 
 
 def _assign(columns: Sequence[str]) -> dict[str, str | Any]:

@@ -1,7 +1,8 @@
 """One source table's way into its lake tables: claim checks, history, newest, flatten, current."""
 
+import json
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -10,8 +11,8 @@ from pyspark.sql.types import StructType
 
 from config.tables import TableConfig
 from streaming_job.pipeline import current, dedupe, history
-from streaming_job.pipeline.arrow import pc, repeated, values
-from streaming_job.pipeline.changes import to_frame
+from streaming_job.pipeline.arrow import pc, repeated, replaced, values
+from streaming_job.pipeline.changes import SCHEMA, to_frame
 from streaming_job.pipeline.claims import Resolver
 from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.merge import LakeTable
@@ -93,14 +94,18 @@ class TableWriter:
         written.commit_ms = parts.clock()
         return written
 
-    def _upsert(self, newest: pa.Table, ingest_ms: int, watch: Stopwatch, written: Written, *, repair: bool) -> None:
+    def _upsert(
+        self, candidates: pa.Table, ingest_ms: int, watch: Stopwatch, written: Written, *, repair: bool
+    ) -> None:
         parts = self._parts
         with watch.step(Step.FLATTEN):
-            frame = to_frame(parts.spark, newest)
+            frame = to_frame(parts.spark, candidates)
             present = parts.current.columns()
             plan = parts.flattener.plan(frame, current.item_columns(present))
             wanted = current.item_columns(plan.schema)
-            rows = current.rows(plan.apply(frame), wanted, ingest_ms).toArrow()
+            rows = current.rows(plan.apply(frame), wanted, ingest_ms)
+            if self._config.lake.strict:
+                rows = self._only_fitting(rows, candidates, written)
         with watch.step(Step.SCHEMA):
             # Said before it is done: a crash between the two says it again, which the log's unique key swallows.
             added = current.missing_columns(present, wanted)
@@ -114,18 +119,30 @@ class TableWriter:
             merged = current.write(parts.current, rows, parts.lease.check, overwrite_equal=repair)
             written.current_inserted, written.current_updated = merged.inserted, merged.updated
 
+    def _only_fitting(self, rows: pa.Table, changes: pa.Table, written: Written) -> pa.Table:
+        """Of a strict table: a version with a value that does not fit is a reject, and the one before it stands."""
+        fits = pc.is_null(rows["_rescued"])
+        misfits = rows.filter(pc.invert(fits)).select(["_key", "_seq", "_rescued"])
+        if misfits.num_rows:
+            paths = ", ".join(sorted({path for text in values(misfits, "_rescued") for path in json.loads(text)})[:10])
+            unfit = changes.join(misfits, ["key", "change_seq"], ["_key", "_seq"], "left semi").select(SCHEMA.names)
+            reason = f"strict: no column takes the value at {paths}"
+            written.late_rejects.append(replaced(unfit, "reject", repeated(reason, pa.string(), unfit.num_rows)))
+        return dedupe.newest(rows.filter(fits), "_key", "_seq")
+
     def _newest(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
-        if not self._ignored.any:
-            return _plain(self._known_newest(dedupe.newest(changes))), changes.slice(0, 0)
         keeps = self._ignored.keeps_row(changes)
         changes = current.with_old_as_new(changes, keeps).append_column("keeps_row", keeps)
-        is_mark = pc.and_(keeps, pc.is_null(changes["new"]))
         newest = dedupe.newest(changes)
-        marks = newest.filter(pc.and_(newest["keeps_row"], pc.is_null(newest["new"])))
-        # What a mark keeps is the newest image of its key, which may have come in this very batch.
-        with_image = dedupe.newest(changes.filter(pc.invert(is_mark)))
-        return self._known_newest(with_image), marks
+        marks = newest.filter(_is_mark(newest))
+        if self._config.lake.strict:
+            # Which version is the newest that fits is known only after flattening.
+            return self._known_newest(changes.filter(pc.invert(_is_mark(changes)))), marks
+        if marks.num_rows:
+            # What a mark keeps is the newest image of its key, which may have come in this very batch.
+            newest = dedupe.newest(changes.filter(pc.invert(_is_mark(changes))))
+        return self._known_newest(newest), marks
 
     def _known_newest(self, newest: pa.Table) -> pa.Table:
         """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
@@ -142,11 +159,10 @@ class TableWriter:
         return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(in_history, newest["change_seq"])))
 
     def _mark_rows(self, marks: pa.Table, ingest_ms: int) -> pa.Table:
-        frame = to_frame(self._parts.spark, marks).withColumns(
-            {"keeps_row": F.lit(False), "_rescued": F.lit(None).cast("string")}
-        )
-        return current.rows(frame, StructType(), ingest_ms).toArrow()
+        change = to_frame(self._parts.spark, marks).withColumn("keeps_row", F.lit(False))
+        frame = change.select(F.struct("*").alias("_change"), F.lit(None).cast("string").alias("_rescued"))
+        return current.rows(frame, StructType(), ingest_ms)
 
 
-def _plain(changes: pa.Table) -> pa.Table:
-    return changes.append_column("keeps_row", repeated(False, pa.bool_(), changes.num_rows))
+def _is_mark(changes: pa.Table) -> Any:
+    return pc.and_(changes["keeps_row"], pc.is_null(changes["new"]))
