@@ -31,4 +31,4 @@ class ConfigurationError(LakestreamError):
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         more = f"; {len(others)} more like it" if others else ""
-        return cls(f"{source}: {place}: {known}{more}", hint="README, 'Configuration', lists every key")
+        return cls(f"{source}: {place}: {known}{more}", hint="config/README.md lists every key")

@@ -1,9 +1,13 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from config.errors import ConfigurationError
-from config.tables import load_table, load_tables
+from config.settings import Settings
+from config.tables import TableConfig, load_table, load_tables
 
 SHIPPED = Path(__file__).parents[2] / "config" / "tables"
 
@@ -24,3 +28,26 @@ def test_two_files_for_one_table_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("table: t\nversion: 1\nkey: [{name: id}]\nlake: {name: t}\n")
     with pytest.raises(ConfigurationError, match=r"b\.yaml names table 't' a second time"):
         load_tables(tmp_path)
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        full = prefix + (field.alias or name)
+        nested = [part for part in (field.annotation, *get_args(field.annotation)) if is_section(part)]
+        if nested and field.default is not None and "list" not in str(field.annotation):
+            yield from keys_of(nested[0], f"{full}.")
+        else:
+            yield full
+
+
+def is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation.__name__.endswith(SECTIONS)
+
+
+SECTIONS = ("Settings", "BridgeRules", "LakeRules", "FlattenRules")
+
+
+@pytest.mark.parametrize("model", [Settings, TableConfig])
+def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
+    text = (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
+    assert [key for key in keys_of(model) if f"`{key}`" not in text] == []
