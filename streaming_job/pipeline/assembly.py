@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
 
 import boto3
 import pyarrow as pa
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import StructType
 
 from config.settings import Settings
-from config.tables import TableConfig
+from config.tables import LakeRules, TableConfig
 from streaming_job.pipeline import current, history, parking, rejects, schema_log
 from streaming_job.pipeline.changes import collect, lay_out
 from streaming_job.pipeline.claims import Resolver, S3Objects
@@ -20,19 +19,14 @@ from streaming_job.pipeline.decode import decode
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
-from streaming_job.pipeline.locations import Lake
-from streaming_job.pipeline.merge import Engine, LakeTable, TableSpec
+from streaming_job.pipeline.locations import Lake, live_sql
+from streaming_job.pipeline.merge import Engine, Guard, LakeTable, TableSpec
 from streaming_job.pipeline.merge_rust import RustTable
 from streaming_job.pipeline.merge_spark import SparkTable
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import AfterStep
+from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Task, Upkeep, compaction, purge, vacuum
 from streaming_job.pipeline.writer import TableParts, TableWriter
-
-LOG_PROPERTIES: Final = {
-    # A commit a second fills the log's folder, and every refresh lists it: what is a day old goes with a checkpoint.
-    "delta.logRetentionDuration": "interval 1 days",
-    "delta.checkpointInterval": "100",
-}
 
 
 class Assembly:
@@ -53,6 +47,7 @@ class Assembly:
         self._after_step = after_step
         self.lake = Lake(settings.lake)
         self._tables = tables
+        self.upkeep = Upkeep(settings.upkeep, clock)
 
     def lay_out(self, decoded: DataFrame) -> DataFrame:
         """Only a strict table's change may still become a reject after it was decoded."""
@@ -80,13 +75,20 @@ class Assembly:
 
     def _writer(self, config: TableConfig) -> TableWriter:
         places, rules = self.lake.of(config), config.lake
+        log = log_properties(self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
-        table = self.open_table(rules.engine, current.spec(places.current, StructType(), LOG_PROPERTIES | feed))
-        past = self.open_table(rules.engine, history.spec(places.history, LOG_PROPERTIES))
+        table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
+        past = self.open_table(rules.engine, history.spec(places.history, log))
         lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
         flattener = Flattener(config)
         # Last, so that a table that cannot be opened leaves no lease behind.
         lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
+        _apply(feed, table, lease.check)
+        if places.live is not None:
+            self._spark.sql(
+                f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
+            )
+        self.upkeep.take_on(self._tasks(rules, table, past, lease.check))
         return TableWriter(
             config,
             TableParts(
@@ -100,6 +102,13 @@ class Assembly:
                 clock=self._clock,
             ),
         )
+
+    def _tasks(self, rules: LakeRules, table: LakeTable, past: LakeTable, guard: Guard) -> list[Task]:
+        settings = self._settings.upkeep
+        due = [purge(table, rules, settings, self._clock, guard)]
+        due += [compaction(each, settings, guard) for each in (table, past)]
+        due += [vacuum(each, settings, self._clock, guard) for each in (table, past)]
+        return [task for task in due if task is not None]
 
     @cached_property
     def _rejects(self) -> LakeTable:
@@ -137,6 +146,19 @@ class Assembly:
             F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
         )
         return collect(self.lay_out(decode(rows)))
+
+
+def log_properties(settings: Settings) -> dict[str, str]:
+    """A commit a second fills the log's folder, and each refresh lists it: what is a day old goes with a checkpoint."""
+    interval = str(settings.upkeep.checkpoint_after_commits)
+    return {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": interval}
+
+
+def _apply(properties: Mapping[str, str], table: LakeTable, guard: Guard) -> None:
+    """What the rules ask of a table that was there before them."""
+    present = table.properties()
+    if any(present.get(name) != value for name, value in properties.items()):
+        table.set_properties(properties, guard)
 
 
 def storage_options(settings: Settings, address: str) -> dict[str, str]:

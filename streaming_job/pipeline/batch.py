@@ -93,6 +93,15 @@ class Pipeline:
             self._process(changes, report, repair=repair)
         return report
 
+    def between_batches(self) -> dict[str, TableReport]:
+        """Leases renewed, parked changes drained when due, one piece of upkeep when the budget has room.
+
+        Gives a report for each table that tried to drain.
+        """
+        drained = {name: report for name, lane in self._lanes.items() if (report := lane.between_batches())}
+        self._assembly.upkeep.run_one()
+        return drained
+
     def _process(self, changes: pa.Table, report: BatchReport, *, repair: bool) -> None:
         start_ms, watch = self._clock(), Stopwatch(self._after_step)
         report.rows += changes.num_rows

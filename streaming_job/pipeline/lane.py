@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from streaming_job.errors import StopJobError
+from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.lease import Clock
 from streaming_job.pipeline.parking import Parking
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch
@@ -112,6 +113,14 @@ class TableLane:
         report.parked = self._parking.count
         report.steps_ms = watch.spent_ms
         return report
+
+    def between_batches(self) -> TableReport | None:
+        """The lease kept alive; parked changes drained when it is time to try again, whether or not new ones come."""
+        if self._writer is not None:
+            self._writer.parts.lease.renew_when_due()
+        if self._parking.count and self._backoff.is_due():
+            return self.run(SCHEMA.empty_table())
+        return None
 
     def close(self) -> None:
         if self._writer is not None:

@@ -92,12 +92,14 @@ class LakeTable(Protocol):
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table: ...
 
-    def compact(self, *, where_day: str | None = None, target_bytes: int) -> int:
-        """Join small files, in one day's partition or in all; how many files went."""
+    def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
+        """Join small files; how many went."""
 
     def vacuum(self, retention_h: int) -> int: ...
 
-    def version(self) -> int: ...
+    @property
+    def commits(self) -> int:
+        """How often we committed to it since it was opened."""
 
 
 FORBIDDEN_TO_RUST: Mapping[str, str] = {

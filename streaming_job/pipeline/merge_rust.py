@@ -43,6 +43,7 @@ class RustTable:
         self._location = spec.location
         # Lanes of several tables share some tables, and a handle of delta-rs is used by one thread at a time.
         self._lock = threading.RLock()
+        self._commits = 0
         self._table = _open(spec, spec.location.path, dict(storage or {}))
         protocol = self._table.protocol()
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
@@ -56,6 +57,10 @@ class RustTable:
     def refresh(self) -> None:
         with self._lock:
             self._table.update_incremental()
+
+    @property
+    def commits(self) -> int:
+        return self._commits
 
     def version(self) -> int:
         return self._table.version()
@@ -96,10 +101,11 @@ class RustTable:
         listed = ", ".join(f'"{name}"' for name in columns)
         return self._query(f"SELECT {listed} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
 
-    def compact(self, *, where_day: str | None = None, target_bytes: int) -> int:
-        filters = [("_day", "=", where_day)] if where_day else None
-        metrics = self._table.optimize.compact(partition_filters=filters, target_size=target_bytes)
-        return first_int(metrics, "numFilesRemoved")
+    def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
+        def attempt() -> int:
+            return first_int(self._table.optimize.compact(target_size=target_bytes), "numFilesRemoved")
+
+        return self._commit(attempt, guard)
 
     def vacuum(self, retention_h: int) -> int:
         gone = self._table.vacuum(retention_hours=retention_h, dry_run=False, enforce_retention_duration=True)
@@ -118,9 +124,12 @@ class RustTable:
                 self.refresh()
                 guard()
                 try:
-                    return attempt()
+                    done = attempt()
                 except CommitFailedError as error:
                     conflict = error
+                else:
+                    self._commits += 1
+                    return done
             self.refresh()
             guard()
         raise CommitConflictError(

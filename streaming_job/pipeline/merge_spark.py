@@ -31,6 +31,7 @@ class SparkTable:
     def __init__(self, spark: SparkSession, spec: TableSpec) -> None:
         self._spark = spark
         self._location = spec.location
+        self._commits = 0
         # Our sources are local relations, the same each time they are read: copying them first only costs.
         spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
         _create(spark, spec)
@@ -45,9 +46,9 @@ class SparkTable:
     def refresh(self) -> None:
         """Spark looks at the log for each query anew."""
 
-    def version(self) -> int:
-        history = self._delta().history(1).select("version").collect()
-        return int(history[0]["version"])
+    @property
+    def commits(self) -> int:
+        return self._commits
 
     def columns(self) -> StructType:
         return self._spark.table(self._location.sql).schema
@@ -98,11 +99,14 @@ class SparkTable:
         frame = self._spark.table(self._location.sql)
         return (frame.where(where) if where else frame).select(*columns).toArrow()
 
-    def compact(self, *, where_day: str | None = None, target_bytes: int) -> int:
+    def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
         self._spark.conf.set("spark.databricks.delta.optimize.maxFileSize", str(target_bytes))
-        where = f" WHERE _day = '{where_day}'" if where_day else ""
-        metrics = self._spark.sql(f"OPTIMIZE {self._location.sql}{where}").first()
-        return int(metrics["metrics"]["numFilesRemoved"]) if metrics is not None else 0
+
+        def attempt() -> int:
+            metrics = self._spark.sql(f"OPTIMIZE {self._location.sql}").first()
+            return int(metrics["metrics"]["numFilesRemoved"]) if metrics is not None else 0
+
+        return self._commit(attempt, guard)
 
     def vacuum(self, retention_h: int) -> int:
         self._spark.sql(f"VACUUM {self._location.sql} RETAIN {retention_h} HOURS").collect()
@@ -126,9 +130,12 @@ class SparkTable:
         for _ in range(_ATTEMPTS):
             guard()
             try:
-                return attempt()
+                done = attempt()
             except DeltaConcurrentModificationException as error:
                 conflict = error
+            else:
+                self._commits += 1
+                return done
         guard()
         raise CommitConflictError(
             f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
