@@ -77,7 +77,9 @@ class Backlog:
         """The furthest end within both limits, from `start`; a buffered segment is cut there."""
         reached = self.start
         for index, segment in enumerate(self.segments):
-            if segment.count <= rows_max and segment.size <= bytes_max:
+            # A span's figures are estimates of what was planned to fit: the first is taken, or it would never be.
+            fits = segment.count <= rows_max and segment.size <= bytes_max
+            if fits or (index == 0 and segment.rows is None and rows_max > 0):
                 rows_max -= segment.count
                 bytes_max -= segment.size
                 reached = segment.end

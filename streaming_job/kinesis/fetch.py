@@ -20,6 +20,7 @@ CLOCK_MARGIN_MS: Final = 60_000
 """Our clock and Kinesis' may differ by this much; a position this near to the retention is checked."""
 TIP_ANSWERS_EMPTY_MAX: Final = 3
 """Empty answers at the tip before a bound that was there once counts as gone."""
+READ_RECORDS_MIN: Final = 1_000
 _BACKOFF_MS_BASE: Final = 100
 _BACKOFF_MS_MAX: Final = 5_000
 
@@ -136,10 +137,11 @@ class ShardReader:
     def __post_init__(self) -> None:
         self._pace = Pace(self.clock, self.limits.poll_ms, self.limits.mb_s_max)
 
-    def read(self) -> Answer:
+    def read(self, records_max: int | None = None) -> Answer:
         """The next answer, often empty; afterwards `position` stands behind it."""
+        limit = min(records_max or self.limits.records_max, self.limits.records_max)
         asked_ms, answer = with_retries(
-            self._read_once, self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}"
+            lambda: self._read_once(limit), self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}"
         )
         self._check_nothing_trimmed(answer)
         if self.position.kind is Kind.AT_MS and answer.sequences:
@@ -163,13 +165,13 @@ class ShardReader:
         self.position = position
         self._iterator = None
 
-    def _read_once(self) -> tuple[int, Answer]:
+    def _read_once(self, limit: int) -> tuple[int, Answer]:
         try:
             if self._iterator is None:
                 self._iterator = self.api.iterator(self.ref, self.position)
             self._pace.wait()
             asked_ms = self.clock.now_ms()
-            return asked_ms, self.api.get_records(self._iterator, self.limits.records_max)
+            return asked_ms, self.api.get_records(self._iterator, limit)
         except IteratorExpiredError:
             self._iterator = None
             raise
@@ -216,11 +218,15 @@ class ShardReader:
         return with_retries(first, self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}")
 
 
-def read_through(reader: ShardReader, end: Position) -> Iterator[Rows]:
-    """Everything from the reader's position up to and with `end`, which was read or found once before."""
-    empty = 0
+def read_through(reader: ShardReader, end: Position, expected: int = 0) -> Iterator[Rows]:
+    """Everything from the reader's position up to and with `end`, which was read or found once before.
+
+    `expected` records are asked for, so that little is read beyond the end; being wrong costs calls, not rows.
+    """
+    empty, left = 0, expected
     while True:
-        answer = reader.read()
+        answer = reader.read(max(left + left // 8, READ_RECORDS_MIN) if expected else None)
+        left = max(0, left - len(answer.sequences))
         if end.is_closed:
             yield answer.rows
             if reader.position.is_closed:

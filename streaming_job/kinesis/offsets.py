@@ -67,6 +67,11 @@ class Position:
     def is_closed(self) -> bool:
         return self.kind is Kind.CLOSED
 
+    @property
+    def is_unread(self) -> bool:
+        """Nothing of the shard has been read; no batch that ends here has rows of it."""
+        return self.kind in (Kind.TRIM_HORIZON, Kind.AT_MS)
+
     def same_place(self, other: "Position") -> bool:
         """Equal but for when the shard was last seen at its tip."""
         return replace(self, seen_ms=0) == replace(other, seen_ms=0)
@@ -127,6 +132,15 @@ class StreamOffset:
 @dataclass(frozen=True)
 class Offset:
     streams: Mapping[str, StreamOffset] = field(default_factory=dict)
+    fresh: bool = False
+    """Made for a query without a checkpoint, and not yet written to one.
+
+    Spark does not keep where its first batch began: it asks for the initial offset again when that batch is run again,
+    and `latest` has moved on by then. So the first batch is empty, it only writes the place down.
+    """
+
+    def written(self) -> "Offset":
+        return replace(self, fresh=False)
 
     def positions(self) -> dict[ShardRef, Position]:
         return {
@@ -141,18 +155,19 @@ class Offset:
         for ref, position in moves.items():
             stream = streams[ref.stream]
             streams[ref.stream] = replace(stream, shards={**stream.shards, ref.shard: position})
-        return Offset(streams)
+        return replace(self, streams=streams)
 
     def without(self, gone: set[ShardRef]) -> "Offset":
         return Offset(
             {
                 name: replace(stream, shards={s: p for s, p in stream.shards.items() if ShardRef(name, s) not in gone})
                 for name, stream in self.streams.items()
-            }
+            },
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **({"fresh": True} if self.fresh else {}),
             "streams": {
                 name: {
                     "created_ms": stream.created_ms,
@@ -179,7 +194,8 @@ class Offset:
                         shards={shard: Position.from_json(entry) for shard, entry in stream["shards"].items()},
                     )
                     for name, stream in value["streams"].items()
-                }
+                },
+                fresh=bool(value.get("fresh", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OffsetError(

@@ -209,8 +209,8 @@ class Prefetcher:
                 self.changed.wait(1.0)
 
     def span_limits(self) -> tuple[int, int]:
-        """Half of a shard's part of a batch, so that two spans make one batch."""
-        parts = 2 * max(1, len(self._tails))
+        """A shard's part of a batch."""
+        parts = max(1, len(self._tails))
         return max(1, self.options.batch_rows_max // parts), max(1, self.options.batch_bytes_max // parts)
 
     def held_bytes(self) -> int:

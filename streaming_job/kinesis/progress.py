@@ -32,10 +32,10 @@ def progress_of(prefetcher: Prefetcher) -> dict[str, Any]:
     return {"buffered_bytes": prefetcher.held_bytes(), "shards": shards}
 
 
-def shard_progress(latest_offset: str | None) -> list[ShardProgress]:
-    """What `sources[].latestOffset` of a progress says; nothing where it is another source's."""
-    value = json.loads(latest_offset) if latest_offset else None
-    if not isinstance(value, dict) or "shards" not in value:
+def shard_progress(latest_offset: object) -> list[ShardProgress]:
+    """What `sources[].latestOffset` of a progress says, as text or parsed; nothing where another source wrote it."""
+    value = json.loads(latest_offset) if isinstance(latest_offset, str) else latest_offset
+    if not isinstance(value, dict) or not isinstance(value.get("shards"), dict):
         return []
     known = Counters.__dataclass_fields__.keys()
     return [

@@ -5,7 +5,7 @@ process of the driver as long as the query does; its `read` runs on the executor
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,8 @@ class RangePartition(InputPartition):
     start: Position
     end: Position
     info: StreamInfo
+    expected: int = 0
+    """About how many records; 0 where nobody knows."""
 
 
 class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
@@ -60,9 +62,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     # On the driver.
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's name
-        infos = self._described()
-        listing = {name: self._api.list_shards(name) for name in infos}
-        return initial_offset(infos.values(), listing, self._initial_position(infos)).to_json()
+        return self._initial_offset.to_json()
 
     def getDefaultReadLimit(self) -> ReadLimit:  # noqa: N802 - Spark's name
         return ReadMaxRows(self._options.batch_rows_max)
@@ -73,6 +73,8 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802 - Spark's name
         begin = Offset.from_json(start)
         accepted = self._accepted(begin)
+        if accepted.fresh:
+            return accepted.written().to_json()
         planned = self._running().plan(accepted, *self._limits(limit))
         return start if planned == begin else planned.to_json()
 
@@ -87,15 +89,18 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         ranges: list[InputPartition] = []
         for ref, position in finish.positions().items():
             before = positions.get(ref)
-            if before is None or before.same_place(position) or self._is_of_another_stream(finish, ref.stream):
+            if before is None or before.same_place(position) or position.is_unread:
                 continue
+            if self._is_of_another_stream(finish, ref.stream):
+                continue
+            info = self._infos[ref.stream]
             segments = self._prefetcher.segments(ref, before, position) if self._prefetcher else None
             if segments is None:
-                ranges.append(RangePartition(ref, before, position, self._infos[ref.stream]))
+                ranges.append(RangePartition(ref, before, position, info))
                 continue
             for run in runs(segments):
                 if run[0].rows is None:
-                    ranges.append(RangePartition(ref, before, run[-1].end, self._infos[ref.stream]))
+                    ranges.append(RangePartition(ref, before, run[-1].end, info, sum(s.count for s in run)))
                 else:
                     batches = [s.rows.to_arrow(ref.stream, ref.shard) for s in run if s.rows]
                     buffered.append((ref, batches))
@@ -117,7 +122,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         elif isinstance(partition, RangePartition):
             limits = fetch_limits(self._options, partition.info)
             reader = ShardReader(self._api, partition.ref, partition.start, limits, SystemClock())
-            for rows in read_through(reader, partition.end):
+            for rows in read_through(reader, partition.end, partition.expected):
                 if rows:
                     yield rows.to_arrow(partition.ref.stream, partition.ref.shard)
 
@@ -126,6 +131,13 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     @cached_property
     def _api(self) -> KinesisApi:
         return connect(self._options, connections_max=64)
+
+    @cached_property
+    def _initial_offset(self) -> Offset:
+        """Spark asks more than once, and `latest` must stay the same."""
+        infos = self._described()
+        listing = {name: self._api.list_shards(name) for name in infos}
+        return initial_offset(infos.values(), listing, self._initial_position(infos))
 
     def __getstate__(self) -> dict[str, Any]:
         """To the executors goes only what `read` needs."""
@@ -185,7 +197,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 listing = {name: self._api.list_shards(name)}
                 anew = initial_offset([infos[name]], listing, Position.trim_horizon())
                 streams[name] = anew.streams[name]
-        return Offset(streams)
+        return replace(offset, streams=streams)
 
 
 def _packed(buffered: list[tuple[ShardRef, list[pa.RecordBatch]]], shards_per_task: int) -> Iterator[BufferedPartition]:

@@ -52,13 +52,19 @@ def rules() -> dict[str, TableRules]:
     return {TABLE: table_rules(TABLE, compiled, lambda name, version: HashKey("k1", SECRET))}
 
 
-def events(records: int, seed: int) -> list[bytes]:
-    """Batches of changes as the runtime receives them; no two images of a change have a signal in common."""
+def events(records: int, seed: int, common: float) -> list[bytes]:
+    """Batches of changes as the runtime receives them.
+
+    `common` is the part of a change's signals that the change left as they were; at 0 its two images share nothing.
+    """
     rng = random.Random(seed)
     all_records = []
     for number in range(records):
         old = telemetry_item(rng, NOW_MS - 60_000)
         new = telemetry_item(rng, NOW_MS + number, event_id=old["event_id"])
+        for index, signal in enumerate(old["signals"][: len(new["signals"])]):
+            if rng.random() < common:
+                new["signals"][index] = signal
         change = {
             "ApproximateCreationDateTime": NOW_MS // 1000,
             "Keys": {"event_id": {"S": old["event_id"]}},
@@ -198,9 +204,10 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--common", type=float, default=0.0, help="part of the signals that a change leaves alone")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     options = parser.parse_args()
-    batches = events(options.records, options.seed)
+    batches = events(options.records, options.seed, options.common)
     ways: dict[str, Callable[[Event], int]] = {
         "bridge": functools.partial(the_bridge, tables=rules()),
         "usual": the_usual_way,

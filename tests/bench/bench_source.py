@@ -62,7 +62,7 @@ def source(spark: SparkSession, endpoint: str, plan: Plan, **options: str) -> Da
 def read_all(spark: SparkSession, endpoint: str, plan: Plan, folder: Path) -> dict[str, float]:
     """From trim_horizon to the tip, every column decoded by Spark, nothing written."""
     frame = source(spark, endpoint, plan, initialPosition="trim_horizon")
-    began = time.monotonic()
+    began, before = time.monotonic(), cpu_seconds()
     query = (
         frame.writeStream.format("noop")
         .option("checkpointLocation", str(folder / "read"))
@@ -79,6 +79,7 @@ def read_all(spark: SparkSession, endpoint: str, plan: Plan, folder: Path) -> di
         "rows_s": round(rows / elapsed),
         "mb_s": round(rows * plan.record_bytes / elapsed / 1e6, 1),
         "batches": len(batches),
+        **{f"{name}_cpu_seconds": round(used - before[name], 1) for name, used in cpu_seconds().items()},
     }
 
 
@@ -129,13 +130,13 @@ def idle(spark: SparkSession, endpoint: str, plan: Plan, folder: Path) -> dict[s
 
 
 def cpu_seconds() -> dict[str, float]:
-    used = {"source": 0.0, "emulator": 0.0}
+    used = {"jvm": 0.0, "python": 0.0, "emulator": 0.0}
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
-            times = process.cpu_times()
-            name = "emulator" if "ministack" in " ".join(process.cmdline()) else "source"
-        except psutil.NoSuchProcess:
+            times, command = process.cpu_times(), " ".join(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
+        name = "emulator" if "ministack" in command else "jvm" if "java" in command.split(" ")[0] else "python"
         used[name] += times.user + times.system
     return used
 
