@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 
 from config.errors import LakestreamError
 from infra.local.cli import app as local_app
+from streaming_job.operations.archive import app as archive_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ app = typer.Typer(
     name="lakestream", no_args_is_help=True, help=__doc__, rich_markup_mode="rich", pretty_exceptions_enable=False
 )
 app.add_typer(local_app, name="local")
+app.add_typer(archive_app, name="archive")
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="The job's configuration; `local up` writes one to build/job.yaml.")
@@ -119,6 +121,41 @@ def verify_table(reports: "Sequence[Report]") -> RichTable:
                 f"  {finding}: {keys[0]}" + (f" and {len(keys) - 1} more listed by --json" if keys[1:] else "")
             )
     return table
+
+
+@app.command()
+def dashboard(
+    stack: Annotated[Path, typer.Option("--stack", help="Of the stack whose processes are asked.")] = Path(
+        "build/stack.json"
+    ),
+    *,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", help="URL or name=URL of /metrics, the job's first; repeated; in place of --stack."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Other than loopback, a token is asked for.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+    token: Annotated[
+        str | None, typer.Option(envvar="LAKESTREAM_DASHBOARD_TOKEN", help="Made anew when needed and not given.")
+    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Names the page may be asked for by; repeated.")] = None,
+    fresh_within: Annotated[float, typer.Option(min=0.1, help="Seconds within which p95 counts as fresh.")] = 2.0,
+) -> None:
+    """Serve the page that says whether the lake is fresh, from what the processes publish. It needs no job to run.
+
+    Example: lakestream dashboard --metrics http://127.0.0.1:9464/metrics --port 8080
+    """
+    from streaming_job.latency.dashboard import command  # noqa: PLC0415 - see run
+
+    subject = command.of_urls(metrics) if metrics else command.of_stack(stack)
+    options = command.Options(
+        host=host,
+        port=port,
+        token=token,
+        allowed_hosts=tuple(allow_host or ()),
+        target_ms=fresh_within * 1000,
+    )
+    command.serve(subject, options, typer.echo)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from streaming_job.latency.dashboard import readings
-from streaming_job.latency.dashboard.scrape import Answer, Samples, Scraper, Source
+from streaming_job.latency.dashboard.scrape import Answer, Samples, Scraper, Source, until_next
 from streaming_job.latency.dashboard.series import History
 from streaming_job.latency.dashboard.verdict import SILENT_AFTER_S, Facts, problems, verdict
 from streaming_job.latency.dashboard.verify_record import VerifyRecord
@@ -16,6 +16,8 @@ from streaming_job.latency.hops import CHAIN
 
 LATELY_S: Final = 600
 _PROBE: Final = "lakestream_probe_"
+_ANSWERS_WITHIN_S: Final = 0.3
+"""After the scrapers began: most have answered, and the page is hardly later for it."""
 
 Wake = Callable[[], None]
 
@@ -109,10 +111,12 @@ class Feed:
     def _look(self, now_s: float) -> _Look:
         answers = {source.source.name: source.answer for source in self._sources}
         job_name = self._sources[0].source.name
-        everyone = Samples.merged(answer.samples for answer in answers.values() if not _silent(answer, now_s))
+        up = [answer for answer in answers.values() if not _silent(answer, now_s)]
+        everyone = Samples.merged(answer.samples for answer in up)
+        said_at_s = min((answer.answered_at_s for answer in up if answer.answered_at_s is not None), default=now_s)
         job = answers[job_name]
         job_now = Samples() if _silent(job, now_s) else job.samples
-        row = self._reader.row(everyone, job=job_now, now_s=now_s)
+        row = self._reader.row(everyone, job=job_now, said_at_s=said_at_s, now_s=now_s)
         return _Look(now_s, answers, job_name, job_now, row)
 
     def _facts(self, looked: _Look, points: list[dict[str, Any]], committed_s: float | None) -> Facts:
@@ -187,8 +191,7 @@ class Ticker:
         self._feed.close()
 
     def _run(self) -> None:
-        # A little after the full second: a wait that ends early must not fall into the second before.
-        while not self._stopping.wait(1.02 - time.time() % 1):
+        while not self._stopping.wait(until_next(_ANSWERS_WITHIN_S)):
             self._feed.tick(time.time())
 
 

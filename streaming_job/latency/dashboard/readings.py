@@ -72,18 +72,21 @@ class Reader:
     waiting: Waiting = field(default_factory=Waiting)
     _hops: dict[str, _HopSum] = field(default_factory=dict)
     _steps: deque[Mapping[str, tuple[float, float]]] = field(default_factory=lambda: deque(maxlen=STEPS_WITHIN_S + 1))
-    _last_look_s: float | None = None
+    _last_said_s: float | None = None
 
-    def row(self, samples: Samples, *, job: Samples, now_s: float) -> dict[str, float | None]:
-        """`samples` of whoever answers, `job` the job's alone: empty while it is silent, so its lines end there."""
+    def row(self, samples: Samples, *, job: Samples, said_at_s: float, now_s: float) -> dict[str, float | None]:
+        """`samples` of whoever answers, `job` the job's alone: empty while it is silent, so its lines end there.
+
+        `said_at_s`: the oldest of their answers. What came in since the look before came in after its answers.
+        """
         came_in = self.increments.since_last("in", into_stream(samples))
         came_out = self.increments.since_last("out", job.total("lakestream_changes_total"))
-        span_s = None if self._last_look_s is None else now_s - self._last_look_s
+        span_s = None if self._last_said_s is None else said_at_s - self._last_said_s
         self.waiting.saw(
-            came_in_after_s=self._last_look_s if came_in else None,
+            came_in_after_s=self._last_said_s if came_in else None,
             committed_s=job.most("lakestream_last_commit_timestamp_seconds"),
         )
-        self._last_look_s = now_s
+        self._last_said_s = said_at_s
         return {
             **{f"p{quantile * 100:.0f}_ms": whole(job, quantile) for quantile in QUANTILES},
             "waiting_ms": self.waiting.ms(now_s),

@@ -140,7 +140,11 @@ class Scraper:
         self._answer = Answer(last.samples, last.answered_at_s, why, refused)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            began = time.monotonic()
+        # All on the full second, so that what different processes say is of the same time.
+        while not self._stopping.wait(until_next(0.0)):
             self.scrape()
-            self._stopping.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
+
+
+def until_next(offset_s: float) -> float:
+    """Seconds until the clock next shows a full second and `offset_s`; never 0, so none is taken twice."""
+    return EVERY_S - (time.time() - offset_s) % EVERY_S + 0.001
