@@ -49,10 +49,10 @@ class Assembly:
         self._tables = tables
         self.upkeep = Upkeep(settings.upkeep, clock)
 
-    def lay_out(self, decoded: DataFrame) -> DataFrame:
+    def decoded(self, rows: DataFrame) -> DataFrame:
         """Only a strict table's change may still become a reject after it was decoded."""
         strict = [name for name, config in self._tables.items() if config.lake.strict]
-        return lay_out(decoded, list(self._tables), strict)
+        return lay_out(decode(rows, self._tables), strict)
 
     def lane(self, config: TableConfig) -> TableLane:
         return TableLane(
@@ -145,7 +145,7 @@ class Assembly:
             F.col("kinesis_seq").alias("sequenceNumber"),
             F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
         )
-        return collect(self.lay_out(decode(rows)))
+        return collect(self.decoded(rows))
 
 
 def log_properties(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,6 @@ from streaming_job.pipeline import dedupe, rejects
 from streaming_job.pipeline.arrow import pc
 from streaming_job.pipeline.assembly import Assembly
 from streaming_job.pipeline.changes import collect
-from streaming_job.pipeline.decode import decode
 from streaming_job.pipeline.lane import TableLane, TableReport
 from streaming_job.pipeline.lease import Clock, Owner
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch, go_on
@@ -127,7 +126,7 @@ class Pipeline:
         """1. Decode: the source is read exactly once. A crash here leaves nothing."""
         watch = Stopwatch(self._after_step)
         with watch.step(Step.DECODE):
-            laid_out = self._assembly.lay_out(decode(frame))
+            laid_out = self._assembly.decoded(frame)
             if self._is_bounded:
                 slices = iter([collect(laid_out)])
             else:

@@ -43,17 +43,13 @@ SCHEMA: Final = pa.schema(_FIELDS)
 """Of a collected change. `types` and `ref` are JSON text."""
 
 
-def lay_out(decoded: DataFrame, tables: Sequence[str], keep_bytes_of: Sequence[str] = ()) -> DataFrame:
-    """The columns above, from what `decode` gives. A change of a table nobody configured is a reject.
+def lay_out(decoded: DataFrame, keep_bytes_of: Sequence[str] = ()) -> DataFrame:
+    """The columns above, from what `decode` gives.
 
     A record's bytes are needed only where it may end as a reject; of the others they would travel twice.
     """
-    unknown = ~F.col("table").isin(list(tables))
-    reason = F.concat(F.lit("no rules file for table "), F.col("table"))
-    reject = F.coalesce(F.col("reject"), F.when(unknown, reason))
-    may_reject = reject.isNotNull() | F.col("ref").isNotNull() | F.col("table").isin(list(keep_bytes_of))
+    may_reject = F.col("reject").isNotNull() | F.col("ref").isNotNull() | F.col("table").isin(list(keep_bytes_of))
     columns = {
-        "reject": reject,
         "data": F.when(may_reject, F.col("data")),
         "types": F.to_json(F.col("types")),
         "ref": F.to_json(F.col("ref")),
