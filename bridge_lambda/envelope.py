@@ -189,24 +189,14 @@ def _seal(
     key = canonical_text(masked_keys)
     # A key's numbers are normalised, so they are always literals.
     key_types = rooted({pointer: tag for pointer, tag in types_of(masked_keys).items() if tag != "N"}, "/key")
-    new_text = old_text = digest = None
-    types: dict[str, str] = {}
-    if new is not None:
-        new_text, new_types, digest = encode(rules.mask(new), digested=True)
-        if new_types:
-            types = rooted(new_types, "/new")
-    if old is not None:
-        old_text, old_types, _ = encode(rules.mask(old))
-        if old_types:
-            types = types | rooted(old_types, "/old")
+    images, types, digest = _encoded(new, old, rules)
     envelope: dict[str, Any] = {
         "v": VERSION,
         "rules": rules.label,
         "table": rules.table,
         **head,
         "key": Fragment(key),
-        "new": Fragment(new_text) if new_text is not None else None,
-        "old": Fragment(old_text) if old_text is not None else None,
+        **images,
         "types": types | key_types,
         "digest": digest,
         "ref": None,
@@ -215,11 +205,27 @@ def _seal(
     change = _measured(envelope, partition, None)
     if change.cost <= KINESIS_RECORD_BYTES_MAX:
         return change
-    body = dumps({"new": envelope["new"], "old": envelope["old"], "types": types})
+    body = dumps({**images, "types": types})
     name = f"claims/{rules.table}/{sha256(key).hexdigest()}/{head['gen']}-{head['seq']}.json"
     ref = {"bucket": claims_bucket, "key": name, "bytes": len(body), "sha256": sha256(body).hexdigest()}
     envelope |= {"new": None, "old": None, "types": key_types, "ref": ref}
     return _measured(envelope, partition, Parked(name, body, secret=False))
+
+
+def _encoded(
+    new: Image | None, old: Image | None, rules: TableRules
+) -> tuple[dict[str, Fragment | None], dict[str, str], str | None]:
+    """Both images as JSON, the types of both, the digest of the new one."""
+    encoded_new = encode(new, rules.masking, digested=True) if new is not None else None
+    encoded_old = encode(old, rules.masking) if old is not None else None
+    images: dict[str, Fragment | None] = {"new": None, "old": None}
+    types: dict[str, str] = {}
+    for name, encoded in (("new", encoded_new), ("old", encoded_old)):
+        if encoded is not None:
+            images[name] = Fragment(encoded.text)
+            if encoded.types:
+                types |= rooted(encoded.types, f"/{name}")
+    return images, types, encoded_new.digest if encoded_new else None
 
 
 def _measured(envelope: dict[str, Any], partition: str, claim: Parked | None) -> Change:

@@ -4,8 +4,8 @@ Plain JSON keeps numbers as the literals they arrived in, binary as base64, sets
 listed in `types`: JSON Pointer to `B`, `SS`, `NS`, `BS`, or `N` where a number's text is no JSON literal and is quoted.
 
 The canonical form of an item is its plain JSON with names sorted and numbers normalised, then, where there are any, a
-newline and its `types`. Almost every item arrives with canonical numbers, so one walk and one serialisation give the
-text that is sent and the text that is digested; only the others pay for a second one.
+newline and its `types`. Most items hold neither sets nor binary and arrive with canonical numbers: one walk and one
+serialisation give them the text that is sent and the text that is digested. Only the others are walked with care.
 """
 
 import binascii
@@ -15,11 +15,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from orjson import OPT_SORT_KEYS, Fragment, JSONEncodeError, dumps
 
-Image = Mapping[str, Any]
+Image = dict[str, Any]
 """An item as DynamoDB says it: name -> {"S": ...}, {"N": ...}, ..."""
 
 MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, AttributeError, KeyError)
@@ -43,16 +43,31 @@ class Encoded(NamedTuple):
     """SHA-256 of the canonical form, where it was asked for."""
 
 
-def encode(image: Image, *, digested: bool = False) -> Encoded:
+class Masking(Protocol):
+    """What a table's rules take out of an image, in two ways that come to the same."""
+
+    def apply(self, image: Image) -> Image:
+        """A masked copy; the image itself stays whole."""
+        ...
+
+    def prune(self, tree: dict[str, Any], image: Image) -> None:
+        """The same on the image's plain tree, in place: far cheaper than a copy."""
+        ...
+
+
+def encode(image: Image, masking: Masking | None = None, *, digested: bool = False) -> Encoded:
     """`digested` asks for the digest too. One of MALFORMED where the image is not DynamoDB JSON."""
     numbers: list[str] = []
     lossy: list[str] = []
     tree = _map(image, numbers, lossy)
-    if not _are_canonical(numbers):
-        return _encode_with_care(image, digested=digested)
+    canonical = _are_canonical(numbers)
+    if lossy or not canonical:
+        masked = masking.apply(image) if masking else image
+        return _encode_with_care(masked, canonical=canonical, digested=digested)
+    if masking:
+        masking.prune(tree, image)
     text = dumps(tree, option=OPT_SORT_KEYS)
-    types = types_of(image) if lossy else {}
-    return Encoded(text, types, _digest_of(text, types) if digested else None)
+    return Encoded(text, {}, sha256(text).hexdigest() if digested else None)
 
 
 def plain(image: Image) -> bytes:
@@ -73,9 +88,10 @@ def rooted(pointers: Mapping[str, str], root: str) -> dict[str, str]:
 def canonical_text(image: Image) -> bytes:
     """Plain JSON with names sorted and numbers normalised: what a `key` is written as."""
     numbers: list[str] = []
-    tree = _map(image, numbers, [])
-    if not _are_canonical(numbers):
-        tree = _map_with_care(image, _canonical_number)
+    lossy: list[str] = []
+    tree = _map(image, numbers, lossy)
+    if lossy or not _are_canonical(numbers):
+        return _canonical_with_care(image)
     return dumps(tree, option=OPT_SORT_KEYS)
 
 
@@ -112,6 +128,7 @@ def _map(attributes: Image, numbers: list[str], lossy: list[str]) -> dict[str, A
 
 
 def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
+    """What is left: BOOL and NULL; sets and binary are only noted, the item will be walked with care."""
     ((tag, value),) = typed.items()
     if tag == "BOOL" and (value is True or value is False):
         return value
@@ -120,25 +137,38 @@ def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
     if tag == "NS":
         numbers.extend(value)
     lossy.append(tag)
-    return _binary_or_set(tag, value, _literal)
+    return None
 
 
 def _are_canonical(numbers: list[str]) -> bool:
-    """One match for all of them. The commas are counted so that no number can pass for two."""
+    """All of them at once: most items hold whole numbers only, and digits alone are quickly told.
+
+    Where it takes the match, the commas are counted so that no number can pass for two.
+    """
+    digits = "".join(numbers)
+    if not digits or (digits.isascii() and digits.isdigit() and min(numbers) >= "1"):
+        return digits != "" or not numbers
     joined = ",".join([*numbers, ""])
     return _all_canonical(joined) is not None and joined.count(",") == len(numbers)
 
 
-# --- with care: numbers that are not canonical ------------------------------------------------------------------------
+# --- with care: sets, binary, and numbers that are not canonical ------------------------------------------------------
 
 
-def _encode_with_care(image: Image, *, digested: bool) -> Encoded:
+def _encode_with_care(image: Image, *, canonical: bool, digested: bool) -> Encoded:
     text = dumps(_map_with_care(image, _literal), option=OPT_SORT_KEYS)
     pointers = types_of(image)
     if not digested:
         return Encoded(text, pointers, None)
-    kept = {pointer: tag for pointer, tag in pointers.items() if tag != "N"}
-    return Encoded(text, pointers, _digest_of(canonical_text(image), kept))
+    lasting = {pointer: tag for pointer, tag in pointers.items() if tag != "N"}
+    form = text if canonical else _canonical_with_care(image)
+    if lasting:
+        form += b"\n" + dumps(lasting, option=OPT_SORT_KEYS)
+    return Encoded(text, pointers, sha256(form).hexdigest())
+
+
+def _canonical_with_care(image: Image) -> bytes:
+    return dumps(_map_with_care(image, _canonical_number), option=OPT_SORT_KEYS)
 
 
 def _map_with_care(attributes: Image, number: Callable[[str], Any]) -> dict[str, Any]:
@@ -201,12 +231,6 @@ def canonical_number(number: str) -> str:
 
 def _canonical_number(number: str) -> Fragment:
     return Fragment(canonical_number(number))
-
-
-def _digest_of(text: bytes, pointers: Mapping[str, str]) -> str:
-    if pointers:
-        text += b"\n" + dumps(pointers, option=OPT_SORT_KEYS)
-    return sha256(text).hexdigest()
 
 
 # --- types and the way back -------------------------------------------------------------------------------------------

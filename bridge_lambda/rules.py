@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,9 +61,24 @@ class TableRules:
     origin: tuple[AttributePath, int] | None
     """Where the producer's clock is, and how many milliseconds its unit has."""
 
+    @property
+    def masking(self) -> "TableRules | None":
+        """Itself, where there is anything to mask."""
+        return self if self.masks else None
+
     def mask(self, image: Image) -> Image:
         """The image without what the rules drop, and with hashes for what they hash."""
-        return _masked(image, self.masks, self.hash_key.secret if self.hash_key else b"") if self.masks else image
+        return self.apply(image) if self.masks else image
+
+    def apply(self, image: Image) -> Image:
+        return _masked(image, self.masks, self._secret)
+
+    def prune(self, tree: dict[str, Any], image: Image) -> None:
+        _prune(tree, image, self.masks, self._secret)
+
+    @property
+    def _secret(self) -> bytes:
+        return self.hash_key.secret if self.hash_key else b""
 
     def admits(self, image: Image) -> bool:
         """Whether the item may leave the source at all."""
@@ -137,12 +153,44 @@ def _masked_below(typed: Image, mask: Mask, secret: bytes) -> Image:
     return typed
 
 
+def _prune(tree: dict[str, Any], attributes: Image, mask: Mask, secret: bytes) -> None:
+    """As `_masked`, on the plain tree that the attributes became."""
+    for name, rule in mask.items():
+        if name not in tree:
+            continue
+        if rule == _DROP:
+            del tree[name]
+        elif rule == _HASH:
+            tree[name] = hashed(attributes[name], secret)
+        else:
+            _prune_below(tree[name], attributes[name], rule, secret)
+
+
+def _prune_below(value: Any, typed: Image, mask: Mask, secret: bytes) -> None:
+    if "M" in typed:
+        _prune(value, typed["M"], mask, secret)
+    elif "L" in typed:
+        for element, typed_element in zip(value, typed["L"], strict=True):
+            _prune_below(element, typed_element, mask, secret)
+
+
 def hashed(typed: Image, secret: bytes) -> str:
     """A keyed hash of the typed value: likely values can't be tried out, and `1` and `"1"` differ.
 
     It is the same in every attribute, so that hashed attributes still join.
     """
-    return hmac.digest(secret, digest({"": typed}).encode("ascii"), "sha256").hex()
+    text = typed.get("S")
+    return _hashed_text(text, secret) if isinstance(text, str) else _hmac(digest({"": typed}), secret)
+
+
+@lru_cache(maxsize=4096)
+def _hashed_text(text: str, secret: bytes) -> str:
+    """The same user is in many records, and in both images of most."""
+    return _hmac(digest({"": {"S": text}}), secret)
+
+
+def _hmac(text: str, secret: bytes) -> str:
+    return hmac.digest(secret, text.encode("ascii"), "sha256").hex()
 
 
 def mask_of(drop: Sequence[Sequence[str]], hash_: Sequence[Sequence[str]]) -> Mask:
