@@ -1,8 +1,8 @@
 // The page: takes each snapshot to where it is shown, and says honestly when no snapshot comes.
 
 import { CHARTS, Chart } from "/static/charts.js";
-import { byId, setData, setText } from "/static/dom.js";
-import { NOTHING, ago, duration, durationParts, time } from "/static/format.js";
+import { byId, setData, setText, sign } from "/static/dom.js";
+import { NOTHING, ago, durationParts, roundDuration, time } from "/static/format.js";
 import { Link } from "/static/link.js";
 import { showFacts, showProblems, showTables } from "/static/panels.js";
 import { Series } from "/static/series.js";
@@ -55,7 +55,7 @@ function takePoints(points) {
 }
 
 function showVerdict({ verdict, title, at_s: at, target_ms: target }) {
-  root.dataset.level = verdict.level;
+  showLevel(verdict.level);
   root.dataset.state = verdict.state;
   setText(byId("sentence"), verdict.sentence);
   setText(byId("detail"), verdict.detail);
@@ -69,14 +69,16 @@ function showVerdict({ verdict, title, at_s: at, target_ms: target }) {
   }
   setText(byId("number-says"), verdict.number_says);
   setText(byId("subject"), title);
-  setText(byId("as-of"), `As of ${time(at)}. Fresh means: 95 of 100 changes within ${duration(target)}.`);
+  setText(byId("as-of"), `As of ${time(at)}. Fresh means: 95 of 100 changes within ${roundDuration(target)}.`);
   document.title = `${verdict.sentence.replace(/\.$/, "")}${verdict.number_ms === null ? "" : ` · ${value} ${unit}`} – lakestream`;
-  icon(verdict.level);
 }
 
-function icon(level) {
-  const href = `/static/icons/${level}.svg`;
-  if (byId("icon").getAttribute("href") !== href) byId("icon").setAttribute("href", href);
+/** In the tab, and before the sentence. */
+function showLevel(level) {
+  if (root.dataset.level === level && byId("sign").childElementCount) return;
+  root.dataset.level = level;
+  byId("sign").replaceChildren(sign(level));
+  byId("icon").setAttribute("href", `/static/icons/${level}.svg`);
 }
 
 function onSnapshot(taken) {
@@ -93,8 +95,7 @@ function onState(state) {
   root.dataset.link = state;
   setText(byId("link-says"), SAYS[state]);
   if (state !== "stale" && state !== "lost") return;
-  root.dataset.level = "unknown";
-  icon("unknown");
+  showLevel("unknown");
   setText(byId("sentence"), state === "lost" ? "The page has lost its server." : "No news from the page's server.");
   const old = link.silentMs === null ? "Nothing was ever heard." : `What is shown is the last that was heard, ${ago(link.silentMs / 1000)}.`;
   setText(byId("detail"), `${old} The pipeline itself may be well; the page tries again by itself.`);

@@ -2,11 +2,13 @@
 
 import uPlot from "/static/vendor/uPlot.esm.js";
 import { data, make, setText } from "/static/dom.js";
-import { duration, moment, number, rate, shortTime, time } from "/static/format.js";
+import { duration, moment, number, rate, roundDuration, shortTime, time } from "/static/format.js";
 import { colour } from "/static/theme.js";
 
 const TABLE_ROWS = 40;
 const DASH = [5, 4];
+const NARROW = 480;
+const WHOLE_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000, 1_000_000];
 
 export const HOPS = [
   { name: "origin_to_bridge", label: "DynamoDB to bridge", colour: "hop-1" },
@@ -153,6 +155,7 @@ export class Chart {
     const ink = colour("faint");
     const axis = { stroke: ink, grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif" };
     const more = spec.lines.some((line) => line.axis);
+    const narrow = this.box.clientWidth < NARROW;
     return {
       width: Math.max(200, this.box.clientWidth),
       height: spec.height,
@@ -165,9 +168,9 @@ export class Chart {
         count: { range: (plot, low, high) => [0, ceiling(Math.max(high ?? 0, 10))] },
       },
       axes: [
-        { ...axis, size: 30, space: 80, values: (plot, splits) => splits.map((s) => this.#tick(s)) },
-        { ...axis, size: 58, space: 40, values: (plot, splits) => splits.map((value) => (value ? spec.say(value) : "0")) },
-        ...(more ? [{ ...axis, side: 1, size: 46, scale: "count", grid: { show: false }, values: (plot, splits) => splits.map(number) }] : []),
+        { ...axis, size: 30, space: narrow ? 46 : 80, values: (plot, splits) => splits.map((s) => this.#tick(s)) },
+        { ...axis, size: 58, space: 32, values: (plot, splits) => splits.map((value) => (value ? (spec.say === duration ? roundDuration : spec.say)(value) : "0")) },
+        ...(more ? [{ ...axis, side: 1, size: 46, scale: "count", incrs: WHOLE_STEPS, grid: { show: false }, values: (plot, splits) => splits.map(number) }] : []),
       ],
       series: [{}, ...lines],
       bands: spec.stacked ? spec.lines.slice(1).map((line, k) => ({ series: [k + 2, k + 1], fill: colour(line.colour) })) : [],
@@ -185,7 +188,7 @@ export class Chart {
   }
 
   #tick(s) {
-    return this.#series.range <= 300 ? time(s) : shortTime(s);
+    return this.#series.range <= 300 && this.box.clientWidth >= NARROW ? time(s) : shortTime(s);
   }
 
   #drawTarget(plot) {
@@ -205,7 +208,7 @@ export class Chart {
     ctx.stroke();
     ctx.font = `${11 * devicePixelRatio}px Inter, sans-serif`;
     ctx.textAlign = "left";
-    ctx.fillText(`target ${duration(this.#targetMs)}`, left + 6 * devicePixelRatio, y - 5 * devicePixelRatio);
+    ctx.fillText(`target ${roundDuration(this.#targetMs)}`, left + 6 * devicePixelRatio, y - 5 * devicePixelRatio);
     ctx.restore();
   }
 

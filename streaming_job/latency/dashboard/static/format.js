@@ -24,6 +24,9 @@ export function durationParts(ms) {
 
 export const duration = (ms) => durationParts(ms).join(" ").trim();
 
+/** Of an axis or a target, where "2 s" says it all. */
+export const roundDuration = (ms) => duration(ms).replace(/\.0+ s$/, " s").replace(/(\.\d)0 s$/, "$1 s");
+
 export const number = (value) => (value === null || value === undefined ? NOTHING : count.format(value));
 
 export const rate = (value) => (value === null || value === undefined ? NOTHING : `${few.format(value)}/s`);

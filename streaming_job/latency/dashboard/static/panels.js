@@ -9,13 +9,12 @@ const STEP_NAMES = {
   history: "write history", newest: "newest per key", flatten: "flatten", schema: "add columns",
   current: "merge into current", latency: "record latency", park: "park a failing table", drain: "drain parked changes",
 };
-const WHOLES = {
-  origin_to_commit: "origin to queryable",
-  origin_to_stream: "origin to stream (whole seconds)",
-  stream_to_bridge: "stream to bridge (whole seconds)",
-  stream_to_commit: "stream to queryable (whole seconds)",
+const COARSE = {
+  origin_to_stream: "origin to stream (to whole seconds)",
+  stream_to_bridge: "stream to bridge (to whole seconds)",
+  stream_to_commit: "stream to queryable (to whole seconds)",
 };
-const HOP_LABELS = { ...Object.fromEntries(HOPS.map((hop) => [hop.name, hop.label])), ...WHOLES };
+const HOP_LABELS = { ...Object.fromEntries(HOPS.map((hop) => [hop.name, hop.label])), origin_to_commit: "origin to queryable", ...COARSE };
 const HOP_ORDER = Object.keys(HOP_LABELS);
 const SOURCE_STATES = { answers: "answers", silent: "does not answer", never: "has not answered yet" };
 
@@ -83,12 +82,12 @@ export function showProblems(problems) {
 function table(panel, title, about, columns, rows, empty) {
   const head = columns.map(([name, , numeric]) => make("th", { scope: "col", class: numeric ? "n" : null }, name));
   const body = rows.map((row) =>
-    make("tr", { "data-level": row.level ?? null }, ...columns.map(([, content, numeric], k) =>
+    make("tr", { "data-level": row.level ?? null, class: row.coarse ? "coarse" : null }, ...columns.map(([, content, numeric], k) =>
       k === 0 ? make("th", { scope: "row" }, content(row)) : make("td", { class: numeric ? "n" : null }, content(row)))));
   const below = rows.length
-    ? make("table", {}, make("caption", {}, about), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body))
+    ? make("table", {}, make("caption", { class: "unseen" }, title), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body))
     : make("p", { class: "blank" }, empty);
-  byId(panel).replaceChildren(make("h2", {}, title), below);
+  byId(panel).replaceChildren(make("div", { class: "chart-head" }, make("h2", {}, title), make("p", {}, about)), below);
 }
 
 const ms = (field) => [(row) => data(row[field], duration(row[field])), true];
@@ -101,7 +100,7 @@ function bar(value, most, high) {
 
 export function showTables(snapshot) {
   const { figures, steps, sources, target_ms: target } = snapshot;
-  const hops = [...figures.hops].sort((a, b) => HOP_ORDER.indexOf(a.hop) - HOP_ORDER.indexOf(b.hop));
+  const hops = figures.hops.map((hop) => ({ ...hop, coarse: hop.hop in COARSE })).sort((a, b) => HOP_ORDER.indexOf(a.hop) - HOP_ORDER.indexOf(b.hop));
   table("panel-hops", "Hops", "last minute", [
     ["hop", (row) => HOP_LABELS[row.hop] ?? row.hop], ["p50", ...ms("p50_ms")], ["p95", ...ms("p95_ms")], ["p99", ...ms("p99_ms")],
     ["below zero", ...n("negative")],
