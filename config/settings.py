@@ -80,6 +80,17 @@ class PipelineSettings(Frozen):
     claim_check_attempts: int = Field(default=4, ge=1)
 
 
+class BucketSettings(Frozen):
+    """The bucket of archive, claim checks and dead letters; prefixes end in a slash."""
+
+    name: str = Field(min_length=3, max_length=63)
+    archive_prefix: str = Field(default="archive/", pattern=r"^[^/].*/$")
+    failed_batches: str | None = Field(default=None, pattern=r"^s3://[a-z0-9.-]{3,63}/(.*/)?$")
+    """Where the mapping puts batches that it gives up: the stack's dead letter bucket."""
+    dead_letter_key: str | None = None
+    """The KMS key that raw dead letters rest under."""
+
+
 class HttpSettings(Frozen):
     """The job's /metrics and /healthz."""
 
@@ -97,6 +108,8 @@ class Settings(Frozen):
     tables_dir: Path = Path(__file__).parent / "tables"
     trigger: TriggerSettings = TriggerSettings()
     http: HttpSettings = HttpSettings()
+    bucket: BucketSettings | None = None
+    """Named, `archive` and `redrive` need no options."""
     lease: LeaseSettings = LeaseSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     pipeline: PipelineSettings = PipelineSettings()

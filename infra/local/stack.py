@@ -195,6 +195,11 @@ class _Start:
             "aws": {"region": self._settings.region, "endpoint": self._endpoint},
             "source": {"stream": deployed.stream, "starting_position": job.starting_position},
             "lake": {"root": str(self._home.lake.absolute()), "checkpoint": str(self._home.checkpoint.absolute())},
+            "bucket": {
+                "name": deployed.bucket,
+                "archive_prefix": archive_prefix(deployed),
+                "failed_batches": f"s3://{deployed.dead_letter_bucket}/",
+            },
             "tables": [deployed.table],
             "trigger": {"interval_ms": job.trigger_interval_ms},
             "http": {"host": LOOPBACK, "port": self._ports["job"], "unhealthy_after_s": job.unhealthy_after_s},
