@@ -19,8 +19,11 @@ _MARKED: Final = rf"""(?s)"#([^"]*+)"|(")'({_STRING_BODY})"""
 _STUFFED: Final = rf"""(?s)"#([^"]*+)"|(")'?({_STRING_BODY})"""
 _NEEDS_ESCAPE: Final = r'["\\\x00-\x1f]'
 
-STRICT_JSON: Final = "map('allowSingleQuotes', 'false', 'allowNonNumericNumbers', 'false')"
-"""Options of from_json: Spark's defaults take JavaScript that is not JSON."""
+STRING_TOKEN: Final = '"' + _STRING_BODY
+"""A pattern for a JSON string."""
+
+STRICT_OPTIONS: Final = ("allowSingleQuotes", "false", "allowNonNumericNumbers", "false")
+"""Of from_json, whose defaults take JavaScript that is not JSON."""
 
 
 def literal(text: str) -> str:
@@ -80,3 +83,6 @@ def quote(text: str) -> str:
 def significant(number: str) -> str:
     """The digits that carry a number's value: no sign, point or exponent, no zeros at either end."""
     return replace(replace(number, r"[eE].*$|[-+.]", ""), r"^0+|0+$", "")
+
+
+STRICT_JSON: Final = f"map({', '.join(map(literal, STRICT_OPTIONS))})"

@@ -25,7 +25,7 @@ def segments(path: str) -> tuple[str, ...]:
 
 
 def attribute_segments(dotted: str) -> tuple[str, ...]:
-    """Of an attribute's dotted path in a rules file; `\\.` is a dot inside a name."""
+    r"""Of an attribute's dotted path in a rules file; `\.` is a dot inside a name."""
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", dotted))
 
 

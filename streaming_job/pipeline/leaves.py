@@ -1,0 +1,188 @@
+"""An image as its leaves, by Spark expressions alone: an array of {slot, raw} for each row.
+
+A slot is the value's kind and its path ("n/vehicle/year"); `raw` is a string's text, a number's or boolean's literal, or
+JSON text. Spark has no recursion, so the walk is a round for each level down to `depth_max`; a round replaces each map by
+its fields. Fragments are SQL text: one call hands the whole expression to the JVM, where thousands of `Column` calls would
+take longer than the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from config.tables import FlattenRules, PivotRule
+from streaming_job.pipeline.columns import BINARY, BOOLEAN, JSON, LIST, MAP, NUMBER, STRING, UNFIT, KeyColumn, path_of
+from streaming_job.pipeline.jsontext import STRICT_JSON, bind, is_in, literal, mark, quote, unmark
+from streaming_job.pipeline.naming import segments, template_fields
+
+_FIRST_CHARACTERS: Final = "'#{[tf-0123456789"
+_KINDS: Final = STRING + NUMBER + MAP + LIST + BOOLEAN * 2 + NUMBER * 11
+"""What the first character of a marked value tells of its kind."""
+
+_MAP: Final = "'map<string,string>'"
+
+
+def leaves(rules: FlattenRules, keys: Sequence[KeyColumn]) -> str:
+    """Of the columns `new` (an image, or null) and `types`, without the key's. Null where there is no image."""
+    root = f"named_struct('path', '', 'at', '/new', 'kind', '{MAP}', 'raw', {mark('new')})"
+    entries = f"array({root})"
+    for depth in range(rules.depth_max + 1):
+        entries = f"flatten(transform({entries}, e -> {_round(rules, depth)}))"
+    settled = f"transform(filter({entries}, e -> e.kind IS NOT NULL AND NOT {is_in('e.path', [key.path for key in keys])}), e -> {_settled()})"
+    return f"CASE WHEN new IS NOT NULL THEN {bind('s', settled, _without_repeats('s'))} END"
+
+
+def _round(rules: FlattenRules, depth: int) -> str:
+    """What takes the place of entry `e`: its parts, or itself."""
+    cases = [
+        f"WHEN {is_in('e.path', map(path_of, rules.json_))} THEN array({_kept_whole()})" if rules.json_ else "",
+        *(
+            f"WHEN e.kind = '{LIST}' AND e.path = {literal(path_of(pivot.list))} THEN {_pivot(pivot)}"
+            for pivot in rules.pivot
+            if len(segments(path_of(pivot.list))) == depth
+        ),
+        f"WHEN e.kind = '{LIST}' AND {is_in('e.path', map(path_of, rules.index))} THEN {_elements()}"
+        if rules.index
+        else "",
+        f"WHEN e.kind = '{STRING}' AND {is_in('e.path', map(path_of, rules.embedded))} "
+        f"THEN {_embedded('e.path', 'e.raw', None)}"
+        if rules.embedded
+        else "",
+        f"WHEN e.kind = '{MAP}' THEN {bind('m', f'from_json(e.raw, {_MAP})', _read_map())}",
+    ]
+    return f"CASE {' '.join(filter(None, cases))} ELSE array(e) END"
+
+
+def _read_map() -> str:
+    # Null: a number longer than the parser takes, say. DynamoDB makes none; a hand-made envelope may.
+    unreadable = _unfit("e.path", unmark("e.raw"))
+    return f"CASE WHEN m IS NULL THEN array({unreadable}) ELSE {_fields('m', 'e.path', 'e.at', None)} END"
+
+
+def _entry(path: str, at: str, value: str) -> str:
+    """A marked value at `path`; `at` is its place in the image, where `types` may say more of it."""
+    first = f"translate(left({value}, 1), {literal(_FIRST_CHARACTERS)}, '{_KINDS}')"
+    typed = (
+        f"CASE WHEN types IS NULL THEN {first} ELSE "
+        f"CASE try_element_at(types, {at}) WHEN 'B' THEN '{BINARY}' WHEN 'N' THEN '{NUMBER}' ELSE {first} END END"
+    )
+    raw = f"CASE WHEN left({value}, 1) IN ('''', '#') THEN substring({value}, 2) ELSE {value} END"
+    return f"named_struct('path', {path}, 'at', {at}, 'kind', {typed}, 'raw', {raw})"
+
+
+def _escaped(name: str) -> str:
+    return f"replace(replace({name}, '~', '~0'), '/', '~1')"
+
+
+def _fields(fields: str, path: str, at: str, unwrap: str | None) -> str:
+    """Of a parsed map; with `unwrap`, a map of that field alone is its value."""
+    name = _escaped("substring(f.key, 2)")
+    entry = _entry(f"concat({path}, '/', {name})", f"concat({at}, '/', {name})", "f.value")
+    listed = f"transform(map_entries({fields}), f -> {entry})"
+    if unwrap is None:
+        return listed
+    name = literal("'" + unwrap)
+    only = f"size({fields}) = 1 AND map_keys({fields})[0] = {name}"
+    single = _entry(path, f"concat({at}, '/', {literal(unwrap)})", f"{fields}[{name}]")
+    return f"CASE WHEN {only} THEN array({single}) ELSE {listed} END"
+
+
+def _elements() -> str:
+    entry = _entry("concat(e.path, '/', i)", "concat(e.at, '/', i)", "v")
+    return f"transform(from_json(e.raw, 'array<string>'), (v, i) -> {entry})"
+
+
+def _kept_whole() -> str:
+    text = f"CASE e.kind WHEN '{STRING}' THEN {quote('e.raw')} WHEN '{BINARY}' THEN {quote('e.raw')} ELSE {unmark('e.raw')} END"
+    return f"named_struct('path', e.path, 'at', e.at, 'kind', '{JSON}', 'raw', {text})"
+
+
+def _unfit(path: str, text: str) -> str:
+    return f"named_struct('path', {path}, 'at', CAST(NULL AS STRING), 'kind', '{UNFIT}', 'raw', {text})"
+
+
+def _embedded(path: str, text: str, unwrap: str | None) -> str:
+    """Of a string that should hold JSON. Parsed between brackets with a hash behind it, for from_json reads no further
+    than the first value's end and would pass over whatever follows.
+    """
+    wrapped = f"concat('{{\"v\":[', {mark('t')}, '],\"z\":', xxhash64(t), '}}')"
+    as_map = f"from_json(w, 'v array<map<string,string>>, z bigint', {STRICT_JSON})"
+    as_any = f"from_json(w, 'v array<string>, z bigint', {STRICT_JSON})"
+    nowhere = "CAST(NULL AS STRING)"
+    distinct = "size(map_keys(p.v[0])) = size(array_distinct(map_keys(p.v[0])))"
+    read_map = (
+        f"CASE WHEN p.z = xxhash64(t) AND size(p.v) = 1 AND p.v[0] IS NOT NULL AND {distinct} "
+        f"THEN {_fields('p.v[0]', path, nowhere, unwrap)} "
+        f"WHEN p.v IS NULL AND left(ltrim(t), 1) != '{{' "
+        f"THEN {bind('q', as_any, _scalar(path))} "
+        f"ELSE array({_unfit(path, quote('t'))}) END"
+    )
+    return bind("t", text, bind("w", wrapped, bind("p", as_map, read_map)))
+
+
+def _scalar(path: str) -> str:
+    entry = _entry(path, "CAST(NULL AS STRING)", "q.v[0]")
+    return (
+        f"CASE WHEN q.z = xxhash64(t) AND size(q.v) = 1 THEN array({entry}) ELSE array({_unfit(path, quote('t'))}) END"
+    )
+
+
+def _pivot(rule: PivotRule) -> str:
+    """Of a list of maps: the value of each under its names. An element without them, or with those of an earlier one,
+    is kept under its place.
+    """
+    names = template_fields(rule.name)
+    wanted = dict.fromkeys([*names, rule.value, *rule.fields])
+    fields = ", ".join("`" + "'" + name.replace("`", "``") + "`: string" for name in wanted)
+    element = literal(f"struct<{fields}>")
+    alone = f"transform(from_json(e.raw, 'array<string>'), v -> from_json(v, {element}))"
+    # One element that is no map makes the list unreadable at once: then each is read for itself.
+    parsed = f"coalesce(from_json(e.raw, {literal(f'array<struct<{fields}>>')}), {alone})"
+    read = [_field("v", name) for name in names]
+    is_named = " AND ".join(f"left({value}, 1) = ''''" for value in read)
+    parts = ", ".join(f"'/', {_escaped(f'substring({value}, 2)')}" for value in read)
+    base = f"CASE WHEN {is_named} THEN concat(e.path, {parts}) END"
+    named = f"transform(l, v -> named_struct('base', {base}, 'v', v))"
+    return bind("l", parsed, bind("n", named, f"flatten(transform(n, (b, i) -> {_pivoted(rule)}))"))
+
+
+def _field(struct: str, name: str) -> str:
+    return f"{struct}.`'{name.replace('`', '``')}`"
+
+
+def _pivoted(rule: PivotRule) -> str:
+    at = "concat(e.at, '/', i, '/', {})"
+    value = _field("b.v", rule.value)
+    value_at = at.format(literal(rule.value))
+    cases = [
+        f"WHEN left({value}, 1) = '{{' THEN "
+        + bind("m", f"from_json({value}, {_MAP})", _fields("m", "b.base", value_at, rule.unwrap))
+    ]
+    if rule.embedded:
+        cases.append(f"WHEN left({value}, 1) = '''' THEN {_embedded('b.base', f'substring({value}, 2)', rule.unwrap)}")
+    read = f"CASE {' '.join(cases)} ELSE array({_entry('b.base', value_at, value)}) END"
+    others = [
+        _entry(f"concat(b.base, '/', {literal(name)})", at.format(literal(name)), _field("b.v", name))
+        for name in rule.fields
+    ]
+    readable = f"concat({read}, array({', '.join(others)}))" if others else read
+    whole = unmark("from_json(e.raw, 'array<string>')[i]")
+    unfit = _unfit("concat(e.path, '/', i)", whole)
+    is_first = "array_position(transform(n, o -> o.base), b.base) = i + 1"
+    return f"CASE WHEN b.base IS NOT NULL AND {is_first} THEN {readable} ELSE array({unfit}) END"
+
+
+def _settled() -> str:
+    """An entry as a leaf. A list, or a map below `depth_max`, is JSON text."""
+    slot = f"concat(CASE WHEN e.kind IN ('{LIST}', '{MAP}') THEN '{JSON}' ELSE e.kind END, e.path)"
+    raw = f"CASE WHEN e.kind IN ('{LIST}', '{MAP}') THEN {unmark('e.raw')} ELSE e.raw END"
+    return f"named_struct('slot', {slot}, 'raw', {raw})"
+
+
+def _without_repeats(settled: str) -> str:
+    """Two values at one path (an image may hold a name twice, or two rules lead to one path): the first is the column's."""
+    paths = f"transform({settled}, x -> substring(x.slot, 2))"
+    first = f"array_position(k, substring(x.slot, 2)) = i + 1 OR left(x.slot, 1) = '{UNFIT}'"
+    text = f"CASE WHEN left(x.slot, 1) IN ('{STRING}', '{BINARY}') THEN {quote('x.raw')} ELSE x.raw END"
+    repeated = f"named_struct('slot', concat('{UNFIT}', substring(x.slot, 2)), 'raw', {text})"
+    marked = f"transform({settled}, (x, i) -> CASE WHEN {first} THEN x ELSE {repeated} END)"
+    return bind("k", paths, f"CASE WHEN size(array_distinct(k)) = size(k) THEN {settled} ELSE {marked} END")
