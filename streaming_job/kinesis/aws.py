@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import botocore.session
@@ -67,6 +67,8 @@ _DENIALS: Final = frozenset(
         "KMSAccessDeniedException",
     }
 )
+CONNECTIONS_MAX: Final = 64
+"""Threads that read at the same moment; more shards wait for a connection."""
 _TIMESTAMP_KEY: Final = "lakestream_timestamp"
 _ITERATOR_TYPES: Final = {
     Kind.TRIM_HORIZON: "TRIM_HORIZON",
@@ -189,8 +191,9 @@ def _exact_timestamp(params: dict[str, Any], context: Mapping[str, Any], **_: An
         params["body"] = json.dumps({**json.loads(params["body"]), "Timestamp": context[_TIMESTAMP_KEY]}).encode()
 
 
-def connect(options: Options, *, connections_max: int = 10) -> AwsKinesis:
-    """A client of its own for each process; its credentials renew themselves."""
+@lru_cache(maxsize=8)
+def connect(options: Options) -> AwsKinesis:
+    """One client a process, for every task it runs: making one costs as much as a batch. Its credentials renew."""
     session = _session(options)
     try:
         client = session.create_client(
@@ -201,7 +204,7 @@ def connect(options: Options, *, connections_max: int = 10) -> AwsKinesis:
                 retries={"total_max_attempts": 1},
                 connect_timeout=5,
                 read_timeout=15,
-                max_pool_connections=connections_max,
+                max_pool_connections=CONNECTIONS_MAX,
                 tcp_keepalive=True,
                 user_agent_extra="lakestream",
             ),

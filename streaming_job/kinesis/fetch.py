@@ -199,7 +199,7 @@ class ShardReader:
             upto = f"the first record left is {answer.sequences[0]}" if answer.sequences else "no record is left"
             raise DataLossError.of(
                 str(self.ref),
-                f"records after {before} that arrived since {before.seen_ms} ms (since 1970) may have been trimmed "
+                f"from {before} on, records that arrived since {before.seen_ms} ms (since 1970) may have been trimmed "
                 f"before they were read; {upto}",
             )
 

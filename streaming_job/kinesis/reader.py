@@ -130,7 +130,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     @cached_property
     def _api(self) -> KinesisApi:
-        return connect(self._options, connections_max=64)
+        return connect(self._options)
 
     @cached_property
     def _initial_offset(self) -> Offset:

@@ -1,7 +1,6 @@
 """Records between GetRecords and Spark, as columns: one list a column, cut only between Kinesis records."""
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -10,8 +9,7 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 
-AGGREGATED_MAGIC = b"\xf3\x89\x9a\xc2"
-_DIGEST_BYTES = 16
+from streaming_job.kinesis.kpl import AGGREGATED_MAGIC, user_records
 
 SCHEMA = (
     "partitionKey string, data binary, stream string, shardId string, sequenceNumber string, "
@@ -141,33 +139,13 @@ def deaggregate(rows: Rows) -> Rows:
         return rows
     result = Rows()
     for sequence, arrival, key, data in zip(rows.sequences, rows.arrivals_ms, rows.keys, rows.data, strict=True):
-        for user_key, payload in _user_records(key, data):
+        for user_key, payload in user_records(key, data):
             result.sequences.append(sequence)
             result.arrivals_ms.append(arrival)
             result.keys.append(user_key)
             result.data.append(payload)
             result.size += len(payload)
     return result
-
-
-def _user_records(key: str, data: bytes) -> list[tuple[str, bytes]]:
-    """A record that only looks aggregated (its digest does not fit) is one user record, as the KCL has it."""
-    if not data.startswith(AGGREGATED_MAGIC):
-        return [(key, data)]
-    message, digest = data[len(AGGREGATED_MAGIC) : -_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if hashlib.md5(message, usedforsecurity=False).digest() != digest:
-        return [(key, data)]
-    # Imported where they are needed: most streams carry no aggregated record.
-    from aws_kinesis_agg import messages_pb2  # noqa: PLC0415
-    from google.protobuf.message import DecodeError  # noqa: PLC0415
-
-    aggregate = messages_pb2.AggregatedRecord()
-    try:
-        aggregate.ParseFromString(message)
-    except DecodeError:
-        return [(key, data)]
-    keys = aggregate.partition_key_table
-    return [(keys[record.partition_key_index], record.data) for record in aggregate.records]
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

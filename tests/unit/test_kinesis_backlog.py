@@ -1,0 +1,111 @@
+"""What a batch takes from the buffers: within limits, in order, never part of an aggregated record."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming_job.kinesis.backlog import Backlog, runs, share, take_all
+from streaming_job.kinesis.offsets import Position, ShardRef
+from streaming_job.kinesis.rows import Rows
+
+
+def rows_of(*counts: int, first: int = 1, size: int = 10) -> Rows:
+    """Kinesis records with so many user records each."""
+    sequences = [str(first + index) for index, count in enumerate(counts) for _ in range(count)]
+    return Rows.of(
+        sequences, [1000 + int(s) for s in sequences], ["k"] * len(sequences), [b"x" * size] * len(sequences)
+    )
+
+
+def backlog_of(*chunks: Rows) -> Backlog:
+    backlog = Backlog(Position.trim_horizon())
+    for rows in chunks:
+        backlog.add(rows, Position.after(rows.sequences[-1], seen_ms=rows.arrivals_ms[-1]))
+    return backlog
+
+
+def taken(backlog: Backlog, end: Position) -> list[str]:
+    return [s for segment in backlog.between(backlog.start, end) or [] for s in (segment.rows or Rows()).sequences]
+
+
+record_counts = st.lists(st.integers(min_value=1, max_value=5), min_size=1, max_size=12)
+
+
+@given(st.lists(record_counts, min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 400))
+def test_batches_are_within_both_limits_and_whole_records_and_together_everything_once_in_order(
+    chunks: list[list[int]], rows_max: int, bytes_max: int
+) -> None:
+    first, built = 1, []
+    for counts in chunks:
+        built.append(rows_of(*counts, first=first))
+        first += len(counts)
+    backlog = backlog_of(*built)
+    everything = [sequence for rows in built for sequence in rows.sequences]
+    seen: list[str] = []
+    ref = ShardRef("s", "a")
+    while len(seen) < len(everything):
+        end = take_all({ref: backlog}, rows_max, bytes_max)[ref]
+        batch = taken(backlog, end)
+        assert batch
+        alone = len(set(batch)) == 1
+        assert alone or (len(batch) <= rows_max and len(batch) * 10 <= bytes_max)
+        following = everything[len(seen) + len(batch) :]
+        assert not following or following[0] != batch[-1], "the batch ends inside an aggregated record"
+        seen += batch
+        assert backlog.forget_through(end)
+    assert seen == everything
+
+
+@given(st.dictionaries(st.integers(0, 9).map(lambda n: ShardRef("s", str(n))), st.integers(0, 50)), st.integers(0, 99))
+def test_a_limit_is_shared_fairly_and_never_exceeded(wanted: dict[ShardRef, int], limit: int) -> None:
+    shares = share(wanted, limit)
+    assert sum(shares.values()) <= limit
+    assert all(shares[ref] <= want for ref, want in wanted.items())
+    if sum(wanted.values()) <= limit:
+        assert shares == wanted
+    short = [shares[ref] for ref, want in wanted.items() if shares[ref] < want]
+    assert not short or min(short) + 1 >= max(shares.values()) - len(wanted)
+
+
+def test_one_busy_shard_does_not_starve_the_others() -> None:
+    busy, quiet = ShardRef("s", "a"), ShardRef("s", "b")
+    backlogs = {busy: backlog_of(rows_of(*[1] * 100)), quiet: backlog_of(rows_of(*[1] * 5, first=500))}
+    ends = take_all(backlogs, 20, 10**9)
+    assert ends[quiet].sequence == "504"
+    assert ends[busy].sequence == "15"
+
+
+def test_a_batch_planned_once_can_be_found_again_until_it_is_let_go() -> None:
+    backlog = backlog_of(rows_of(1, 1, 1), rows_of(1, 1, first=4))
+    start, end = backlog.start, backlog.take(4, 10**9)
+    assert taken(backlog, end) == ["1", "2", "3", "4"]
+    assert taken(backlog, end) == ["1", "2", "3", "4"]
+    assert backlog.between(start, Position.after("99")) is None
+    assert backlog.forget_through(end)
+    assert backlog.between(start, end) is None
+    assert not backlog.forget_through(Position.after("99"))
+
+
+def test_a_span_for_executors_is_taken_whole_and_apart_from_buffered_rows() -> None:
+    backlog = backlog_of(rows_of(1, 1))
+    backlog.add_span(50, 500, Position.after("60"))
+    backlog.add_span(50, 500, Position.after("120"))
+    end = backlog.take(60, 10**9)
+    assert end == Position.after("60")
+    segments = backlog.between(backlog.start, end) or []
+    assert [[segment.count for segment in run] for run in runs(segments)] == [[2], [50]]
+
+
+def test_a_span_that_was_estimated_above_the_limit_still_moves_its_shard() -> None:
+    slow, other = ShardRef("s", "a"), ShardRef("s", "b")
+    spans = Backlog(Position.after("1"))
+    spans.add_span(500, 5000, Position.after("60"))
+    ends = take_all({slow: spans, other: backlog_of(rows_of(*[1] * 50))}, 20, 10**9)
+    assert ends[slow] == Position.after("60")
+    assert not ends[other].same_place(Position.trim_horizon())
+
+
+def test_a_shard_read_to_its_tip_says_when_it_was_seen_there() -> None:
+    backlog = backlog_of(rows_of(1, 1))
+    backlog.tip_ms = 777_777
+    assert backlog.take(1, 10**9).seen_ms == 1001, "rows are left behind: seen only as far as its last row"
+    assert backlog.take(10, 10**9).seen_ms == 777_777
