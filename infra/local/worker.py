@@ -70,7 +70,8 @@ def load(path: Path, model: type[_Settings]) -> _Settings:
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"{path} is not JSON: {error}") from error
     except ValidationError as error:
-        raise ConfigurationError.of_validation(path, error) from error
+        what = ConfigurationError.of_validation(path, error).what
+        raise ConfigurationError(what, hint=f"{model.__module__} lists every key") from error
 
 
 def serve_metrics(registry: CollectorRegistry, port: int | None) -> int | None:
