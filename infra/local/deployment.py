@@ -2,6 +2,7 @@
 with it, taken out of its hands.
 """
 
+import functools
 import io
 import time
 import zipfile
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
+from botocore.exceptions import ClientError
 
 from infra import validate
 from infra.local.checks import ROOT
 from infra.local.dropped import DROPPED, HANDLED, apply_dropped
-from infra.local.emulator import Clients
+from infra.local.emulator import Clients, isolated_session
 from infra.local.errors import NotPossibleError, NotReadyError
 from infra.template_model import Template
 from infra.template_values import Values
@@ -23,6 +24,7 @@ from infra.template_values import Values
 _BOOTSTRAP: Final = ROOT / "infra" / "bootstrap.yaml"
 _CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 _ACCOUNT: Final = "000000000000"
+_ANY_REGION: Final = "us-east-1"
 _LOOK_EVERY_S: Final = 0.05
 _WITHIN_S: Final = 60.0
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
@@ -57,8 +59,13 @@ def validated(template: Template, given: Mapping[str, object], *, stack: str, re
     values = Values(template, parameters, _pseudo(stack, region))
     validate.check_values(values)
     validate.check_emulator(values, HANDLED, DROPPED)
-    validate.check_region(values, region, boto3.Session().get_available_regions)
+    validate.check_region(values, region, _regions_of)
     return values
+
+
+@functools.cache
+def _regions_of(service: str) -> list[str]:
+    return isolated_session(_ANY_REGION).get_available_regions(service)
 
 
 def deploy(clients: Clients, values: Values, *, stack: str, rules: Path) -> Deployed:
@@ -89,12 +96,15 @@ def _upload_artefact(clients: Clients, stack: str, rules: Path) -> tuple[str, st
 def _create(clients: Clients, stack: str, template: Template, parameters: Mapping[str, str]) -> dict[str, str]:
     """Makes the stack, waits, and returns its outputs; the first failure of a resource is the reason given."""
     cloudformation = clients("cloudformation")
-    cloudformation.create_stack(
-        StackName=stack,
-        TemplateBody=template.body,
-        Capabilities=_CAPABILITIES,
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
-    )
+    try:
+        cloudformation.create_stack(
+            StackName=stack,
+            TemplateBody=template.body,
+            Capabilities=_CAPABILITIES,
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+        )
+    except ClientError as error:
+        raise NotReadyError(f"{template.path.name} is refused: {error.response['Error']['Message']}") from error
     deadline = time.monotonic() + _WITHIN_S
     while (state := cloudformation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"].endswith("_PROGRESS"):
         if time.monotonic() > deadline:

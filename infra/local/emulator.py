@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from infra.local.errors import NotReadyError
@@ -80,13 +81,26 @@ def process_environment(endpoint: str, region: str) -> dict[str, str]:
     }
 
 
+def isolated_session(region: str) -> boto3.Session:
+    """Blind to the profile, the files and the region that the environment names."""
+    nowhere = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    return boto3.Session(
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=ACCESS_KEY,
+        region_name=region,
+        botocore_session=botocore.session.Session(session_vars=nowhere),
+    )
+
+
 class Clients:
     """boto3 clients of the emulator, whatever the environment says."""
 
     def __init__(self, endpoint: str, region: str, *, connections: int = 10) -> None:
-        self._session = boto3.Session(
-            aws_access_key_id=ACCESS_KEY, aws_secret_access_key=ACCESS_KEY, region_name=region
-        )
+        self._session = isolated_session(region)
         self._endpoint = endpoint
         self._config = Config(
             connect_timeout=5,
