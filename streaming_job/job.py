@@ -26,6 +26,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from config.settings import Settings
 from streaming_job.errors import JobFailedError
 from streaming_job.health import Health
+from streaming_job.kinesis.progress import shard_progress
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import BatchReport, Pipeline
 
@@ -163,8 +164,13 @@ def source_options(settings: Settings) -> dict[str, str]:
         # Neither source refuses a loss unless it is told to, on Databricks the default is to go on.
         "failOnDataLoss": str(source.fail_on_data_loss).lower(),
     }
+    if source.connector == "lakestream":
+        options |= {
+            "maxRecordsPerTrigger": str(source.batch_rows_max),
+            "maxBytesPerTrigger": str(source.batch_bytes_max),
+        }
     optional = {
-        "consumerName": source.consumer_name,
+        "registeredConsumerId": source.consumer_name,
         "serviceCredential": source.service_credential,
         "endpointUrl": settings.aws.endpoint,
     }
@@ -184,6 +190,8 @@ class _ProgressListener(StreamingQueryListener):
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
         self._health.progressed()
         progress = json.loads(event.progress.json)
+        for source in progress["sources"]:
+            self._metrics.source.update(shard_progress(source.get("latestOffset")))
         log.info("progress", extra={"rows": progress["numInputRows"], "duration_ms": progress.get("durationMs", {})})
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802

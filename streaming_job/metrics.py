@@ -1,12 +1,13 @@
 """Every figure the job publishes at /metrics: its name, its labels, and what it means."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from streaming_job.kinesis.progress import ShardProgress
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.sketches import QUANTILES
 
@@ -52,12 +53,8 @@ class JobMetrics:
             "When the last batch was committed, 0 before the first",
             registry=self.registry,
         )
-        self.behind_ms = Gauge(
-            "lakestream_source_behind_ms",
-            "How far behind the shard's tip the source last read",
-            ["shard"],
-            registry=self.registry,
-        )
+        self.source = SourceProgress()
+        self.registry.register(self.source)
         self.latency_failures = Counter(
             "lakestream_latency_flush_failures",
             "Flushes of latency figures that failed and are tried again",
@@ -101,3 +98,36 @@ class _LiveHops(Collector):
         for (table, hop), total in sorted(self._book.totals().items()):
             totals.add_metric([table, hop], total.count, total.sum_ms)
         yield from (quantiles, counts, negatives, totals)
+
+
+class SourceProgress(Collector):
+    """The source's own counters, as Spark's progress last told them; other sources tell none."""
+
+    def __init__(self) -> None:
+        self._shards: Sequence[ShardProgress] = ()
+
+    def update(self, shards: Sequence[ShardProgress]) -> None:
+        self._shards = shards or self._shards
+
+    def collect(self) -> Iterator[Metric]:
+        behind = GaugeMetricFamily(
+            "lakestream_source_behind_ms", "How far behind its tip the shard was last read", labels=["shard"]
+        )
+        counters = {
+            "records": CounterMetricFamily("lakestream_source_records", "Records read from a shard", labels=["shard"]),
+            "bytes": CounterMetricFamily("lakestream_source_bytes", "Bytes read from a shard", labels=["shard"]),
+            "throttles": CounterMetricFamily(
+                "lakestream_source_throttles", "Reads that Kinesis throttled", labels=["shard"]
+            ),
+            "retries": CounterMetricFamily("lakestream_source_retries", "Reads tried again", labels=["shard"]),
+            "losses": CounterMetricFamily(
+                "lakestream_source_losses", "Spans passed over because failOnDataLoss is false", labels=["shard"]
+            ),
+        }
+        for shard in self._shards:
+            label = [f"{shard.stream}/{shard.shard}"]
+            behind.add_metric(label, shard.behind_ms)
+            for name, family in counters.items():
+                family.add_metric(label, getattr(shard, name))
+        yield behind
+        yield from counters.values()

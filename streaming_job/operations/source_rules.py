@@ -4,24 +4,30 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bridge_lambda.rules import HashKey, TableRules, load_rules
 from config.errors import ConfigurationError
 from config.rules import compile_rules
 from config.settings import Settings
+from streaming_job.operations.clients import client
 
 
 def source_rules(settings: Settings, table: str) -> TableRules:
+    return all_rules(settings)[table]
+
+
+def all_rules(settings: Settings) -> dict[str, TableRules]:
+    """Of every table that has a file, as the bridge itself would load them."""
+
     def read_secret(name: str, version: str | None) -> HashKey:
-        client = boto3.client("secretsmanager", region_name=settings.aws.region, endpoint_url=settings.aws.endpoint)
+        secrets = client(settings.aws, "secretsmanager")
         try:
-            answer = client.get_secret_value(SecretId=name, **({"VersionId": version} if version else {}))
+            answer = secrets.get_secret_value(SecretId=name, **({"VersionId": version} if version else {}))
         except (ClientError, BotoCoreError) as error:
             raise ConfigurationError(
-                f"cannot read secret {name}, by which {table} hashes: {type(error).__name__}",
-                hint="this role needs secretsmanager:GetSecretValue on it: digests can't be compared without the key",
+                f"cannot read secret {name}, which the tables' rules hash with: {type(error).__name__}",
+                hint="this role needs secretsmanager:GetSecretValue on it: without the key nothing can be hashed alike",
             ) from None
         secret = answer.get("SecretBinary") or answer["SecretString"].encode()
         return HashKey(answer["VersionId"], secret)
@@ -29,4 +35,4 @@ def source_rules(settings: Settings, table: str) -> TableRules:
     with TemporaryDirectory(prefix="lakestream-rules-") as folder:
         compiled = Path(folder) / "rules.json"
         compiled.write_text(json.dumps(compile_rules(settings.tables_dir)), encoding="utf-8")
-        return load_rules(compiled, read_secret)[table]
+        return load_rules(compiled, read_secret)

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from config.errors import LakestreamError
 
-Item = Mapping[str, Any]
+Item = dict[str, Any]
 """As DynamoDB says it: name -> {"S": ...}."""
 
 _BATCH_GET_MAX: Final = 100

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-import boto3
-from botocore.config import Config
-
 from config.errors import ConfigurationError
 from config.settings import Settings
 from config.tables import TableConfig
+from streaming_job.operations.clients import client
 from streaming_job.operations.lake_rows import SparkLakeRows
 from streaming_job.operations.source_rules import source_rules
 from streaming_job.operations.verify import Options, Report, Verification
@@ -19,19 +17,14 @@ def verify(
     settings: Settings, tables: dict[str, TableConfig], options: Options, say: Callable[[str], None]
 ) -> list[Report]:
     """One report for each table."""
-    client = boto3.client(
-        "dynamodb",
-        region_name=settings.aws.region,
-        endpoint_url=settings.aws.endpoint,
-        config=Config(retries={"mode": "adaptive", "total_max_attempts": 8}, max_pool_connections=options.segments + 1),
-    )
+    dynamodb = client(settings.aws, "dynamodb", attempts=8, connections=options.segments + 1)
     rules = {name: source_rules(settings, name) for name in tables}
     reports = []
     with spark_session("lakestream-verify", settings.spark) as spark:
         for name, table in tables.items():
             say(f"reading {name}")
             lake = SparkLakeRows(spark, Lake(settings.lake).of(table))
-            reports.append(Verification(client, table, rules[name], lake, options, say).run())
+            reports.append(Verification(dynamodb, table, rules[name], lake, options, say).run())
     return reports
 
 
