@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup demo test check lint types format bench lock clean
+.PHONY: help setup demo test check lint types templates format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,12 @@ setup: .venv/.ready .venv-stack/.ready .jars/.ready  ## environments and jars; d
 	@.venv-stack/bin/python $(PIP_INSTALL) infra/locks/stack.txt
 	@touch $@
 
+.venv-check/.ready: infra/locks/check.txt
+	@echo "setup: the checking tools' environment"
+	@$(PYTHON) -m venv .venv-check
+	@.venv-check/bin/python $(PIP_INSTALL) infra/locks/check.txt
+	@touch $@
+
 .jars/.ready: infra/locks/jars.sha256 .venv/.ready
 	@echo "setup: Delta's jars"
 	@$(BIN)/python -m infra.local.jars
@@ -44,7 +50,7 @@ test: setup check  ## everything CI runs; results in build/junit.xml
 	@mkdir -p build
 	@$(BIN)/pytest --junit-xml=build/junit.xml $(PYTEST)
 
-check: lint types  ## lint and types
+check: lint types templates  ## lint, types, and the templates under cfn-lint and checkov
 
 lint: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run \`make format\`" >&2; exit 1; }
@@ -53,6 +59,11 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
+templates: .venv-check/.ready
+	@.venv-check/bin/cfn-lint infra/template.yaml infra/bootstrap.yaml
+	@.venv-check/bin/checkov --file infra/template.yaml infra/bootstrap.yaml --framework cloudformation \
+	  --compact --quiet --skip-download
+
 format: setup
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
@@ -60,8 +71,8 @@ format: setup
 lock: setup  ## make the lock files anew (needs uv)
 	@for extra in dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header pyproject.toml --extra $$extra --output-file infra/locks/$$extra.txt; done
-	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	  infra/locks/stack.in --output-file infra/locks/stack.txt
+	@for apart in stack check; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header infra/locks/$$apart.in --output-file infra/locks/$$apart.txt; done
 
 clean:  ## remove what was built and what the demo left; keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
