@@ -130,7 +130,7 @@ def _map(attributes: Image, numbers: list[str], lossy: list[str]) -> dict[str, A
 def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
     """What is left: BOOL and NULL; sets and binary are only noted, the item will be walked with care."""
     ((tag, value),) = typed.items()
-    if tag == "BOOL" and (value is True or value is False):
+    if tag == "BOOL" and isinstance(value, bool):
         return value
     if tag == "NULL":
         return None
@@ -185,7 +185,7 @@ def _value_with_care(typed: Image, number: Callable[[str], Any]) -> Any:
         return [_value_with_care(element, number) for element in value]
     if tag == "NULL":
         return None
-    if tag in ("S", "BOOL"):
+    if (tag == "S" and isinstance(value, str)) or (tag == "BOOL" and isinstance(value, bool)):
         return value
     return _binary_or_set(tag, value, number)
 

@@ -34,7 +34,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         full = prefix + (field.alias or name)
         nested = [part for part in (field.annotation, *get_args(field.annotation)) if is_section(part)]
-        if nested and field.default is not None and "list" not in str(field.annotation):
+        if nested:
             yield from keys_of(nested[0], f"{full}.")
         else:
             yield full
