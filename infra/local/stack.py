@@ -25,10 +25,11 @@ from infra.local.worker_settings import archive_prefix, delivery_settings, mappi
 from infra.template_model import Template
 from infra.template_values import Values
 
-STOP_ORDER = ("job", "delivery", "mapping", "emulator")
+STOP_ORDER = ("dashboard", "job", "delivery", "mapping", "emulator")
 """Readers before what they read, so that none reports the next one's end as a failure."""
 
 Say = Callable[[str], None]
+_LAKESTREAM = str(Path(sys.executable).parent / "lakestream")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,14 @@ class _Start:
     ) -> None:
         self._home, self._settings, self._values = home, settings, values
         self._options, self._say, self._started = options, say, started
-        port, job, mapping, delivery = free_ports(4)
+        port, job, mapping, delivery, dashboard = free_ports(5)
         self._port = options.port or port
-        self._ports = {"job": options.metrics_port or job, "mapping": mapping, "delivery": delivery}
+        self._ports = {
+            "job": options.metrics_port or job,
+            "mapping": mapping,
+            "delivery": delivery,
+            "dashboard": dashboard,
+        }
         self._endpoint = emulator.endpoint_of(self._port)
         self._env = emulator.process_environment(self._endpoint, settings.region)
 
@@ -123,8 +129,10 @@ class _Start:
         self._say("mapping and delivery")
         self._start_workers(deployed, rules)
         if self._options.job:
-            self._say("streaming job")
+            self._say("streaming job and dashboard")
+            self._start_dashboard(deployed)
             self._start_job(deployed)
+            self._wait_answer("dashboard", "")
         stack = self._stack(deployed)
         write_json(self._home.stack_file, stack)
         return stack
@@ -165,9 +173,21 @@ class _Start:
     def _start_job(self, deployed: Deployed) -> None:
         config = self._home.file("job.yaml")
         config.write_text(yaml.safe_dump(self._job_settings(deployed), sort_keys=False), encoding="utf-8")
-        command = [str(Path(sys.executable).parent / "lakestream"), "run", "--config", str(config)]
-        self._launch("job", command, self._env)
+        self._launch("job", [_LAKESTREAM, "run", "--config", str(config)], self._env)
         self._wait_answer("job", "healthz")
+
+    def _start_dashboard(self, deployed: Deployed) -> None:
+        """Before the job, as a process of its own: it is there to say so when the job is not."""
+        command = [_LAKESTREAM, "dashboard", "--port", str(self._ports["dashboard"]), "--title", deployed.table]
+        for name, url in self._metrics_urls().items():
+            command += ["--metrics", f"{name}={url}"]
+        command += ["--verify-record", str(self._home.file("verify.json").absolute())]
+        self._launch("dashboard", command, self._env)
+
+    def _metrics_urls(self) -> dict[str, str]:
+        """Of every process that publishes figures, the job first."""
+        names = (*(["job"] if self._options.job else []), "mapping", "delivery")
+        return {name: f"http://{LOOPBACK}:{self._ports[name]}/metrics" for name in names}
 
     def _launch(self, name: str, command: list[str], env: dict[str, str]) -> None:
         log = self._home.logs / f"{name}.log"
@@ -209,7 +229,7 @@ class _Start:
     def _stack(self, deployed: Deployed) -> dict[str, object]:
         lake = self._home.lake.absolute()
         name = table_rules(deployed.table).lake.name
-        address = f"http://{LOOPBACK}:{self._ports['job']}" if self._options.job else None
+        metrics = self._metrics_urls()
         return {
             "aws_endpoint": self._endpoint,
             "region": self._settings.region,
@@ -217,8 +237,9 @@ class _Start:
             "bucket": deployed.bucket,
             "dead_letter_bucket": deployed.dead_letter_bucket,
             "archive_prefix": archive_prefix(deployed),
-            "dashboard_url": f"{address}/" if address else None,
-            "metrics_url": f"{address}/metrics" if address else None,
+            "dashboard_url": f"http://{LOOPBACK}:{self._ports['dashboard']}/" if self._options.job else None,
+            "metrics_url": metrics.get("job"),
+            "metrics": metrics,
             "tables": {
                 deployed.table: {
                     "current": str(lake / name / "current"),

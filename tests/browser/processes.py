@@ -11,6 +11,7 @@ from config.settings import HttpSettings
 from infra.local.mapping.metrics import Metrics as MappingMetrics
 from streaming_job.health import Health
 from streaming_job.http import HttpServer, application
+from streaming_job.kinesis.progress import ShardProgress
 from streaming_job.latency.book import LatencyBook
 from streaming_job.metrics import JobMetrics
 
@@ -41,6 +42,10 @@ class FedJob(FedProcess):
         self.metrics = JobMetrics(self.book)
         self._batches = 0
         super().__init__(self.metrics.registry)
+
+    def is_behind(self, ms: int, *, shard: str = "shardId-000000000000") -> None:
+        counters = dict.fromkeys(ShardProgress.__dataclass_fields__, 0) | {"behind_ms": ms}
+        self.metrics.source.update([ShardProgress(**(counters | {"stream": "changes", "shard": shard}))])  # type: ignore[arg-type]
 
     def commit(self, changes: int = 10, *, hops_ms: Mapping[str, float] = HOPS_MS, table: str = TABLE) -> None:
         """One batch whose changes took these times, committed now."""

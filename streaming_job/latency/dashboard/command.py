@@ -55,7 +55,7 @@ def of_stack(stack_file: Path) -> Subject:
     return Subject(tuple(Source(name, url) for name, url in ordered), title, stack_file.parent / "verify.json")
 
 
-def of_urls(urls: Sequence[str]) -> Subject:
+def of_urls(urls: Sequence[str], title: str = "", verify_file: Path | None = None) -> Subject:
     """`URL` or `name=URL`; the first is the job's."""
     sources = []
     for place, given in enumerate(urls):
@@ -66,7 +66,7 @@ def of_urls(urls: Sequence[str]) -> Subject:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"--metrics {given}: not an http address", hint="http://127.0.0.1:9464/metrics")
         sources.append(Source(name, url))
-    return Subject(tuple(sources))
+    return Subject(tuple(sources), title, verify_file)
 
 
 def serve(subject: Subject, options: Options, say: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ _ROWS_MAX: Final = 200
 
 # Where a change is counted as it goes by; the first that is published counts.
 _INTO_STREAM: Final = ("lakestream_bridge_records_sent_total", "lakestream_mapping_records_done_total")
+_MAPPING: Final = "lakestream_mapping_"
 _DEAD_LETTERS: Final = ("lakestream_bridge_records_dead_lettered_total", "lakestream_mapping_discarded_records_total")
 
 
@@ -73,6 +74,7 @@ class Reader:
     _hops: dict[str, _HopSum] = field(default_factory=dict)
     _steps: deque[Mapping[str, tuple[float, float]]] = field(default_factory=lambda: deque(maxlen=STEPS_WITHIN_S + 1))
     _last_said_s: float | None = None
+    _saw_job: bool = False
 
     def row(self, samples: Samples, *, job: Samples, said_at_s: float, now_s: float) -> dict[str, float | None]:
         """`samples` of whoever answers, `job` the job's alone: empty while it is silent, so its lines end there.
@@ -80,7 +82,7 @@ class Reader:
         `said_at_s`: the oldest of their answers. What came in since the look before came in after its answers.
         """
         came_in = self.increments.since_last("in", into_stream(samples))
-        came_out = self.increments.since_last("out", job.total("lakestream_changes_total"))
+        came_out = self.increments.since_last("out", counted(job, "lakestream_changes_total"))
         span_s = None if self._last_said_s is None else said_at_s - self._last_said_s
         self.waiting.saw(
             came_in_after_s=self._last_said_s if came_in else None,
@@ -105,10 +107,11 @@ class Reader:
         counts = job.by_label("lakestream_hop_duration_ms_count", "hop")
         sums = job.by_label("lakestream_hop_duration_ms_sum", "hop")
         row: dict[str, float | None] = {}
+        first_look, self._saw_job = not self._saw_job, self._saw_job or bool(job.by_name)
         for hop, count in counts.items():
-            before, now = self._hops.get(hop), _HopSum(count, sums.get(hop, 0.0))
+            before, now = self._hops.get(hop, _HopSum()), _HopSum(count, sums.get(hop, 0.0))
             self._hops[hop] = now
-            if before is None:
+            if first_look:
                 continue
             start = before if count >= before.count else _HopSum()
             row[f"{hop}_count"] = count - start.count
@@ -142,8 +145,15 @@ def whole(job: Samples, quantile: float) -> float | None:
     return job.most("lakestream_hop_ms", hop=WHOLE, quantile=str(quantile))
 
 
+def counted(said: Samples, name: str) -> float | None:
+    """A counter with labels is not published before it first counts: of a process that answers, that is a 0."""
+    total = said.total(name)
+    return 0.0 if total is None and said.by_name else total
+
+
 def into_stream(samples: Samples) -> float | None:
-    return next((total for name in _INTO_STREAM if (total := samples.total(name)) is not None), None)
+    found = next((total for name in _INTO_STREAM if (total := samples.total(name)) is not None), None)
+    return 0.0 if found is None and any(name.startswith(_MAPPING) for name in samples.by_name) else found
 
 
 def dead_letters(samples: Samples) -> float | None:
@@ -154,12 +164,12 @@ def dead_letters(samples: Samples) -> float | None:
 def figures(samples: Samples, job: Samples) -> dict[str, Any]:
     """Totals exactly as published, since each process started."""
     return {
-        "changes": job.total("lakestream_changes_total"),
-        "duplicates": job.total("lakestream_duplicates_total"),
-        "rejects": job.total("lakestream_rejects_total"),
-        "rescued": job.total("lakestream_rescued_total"),
-        "columns_added": job.total("lakestream_columns_added_total"),
-        "parked": job.total("lakestream_parked"),
+        "changes": counted(job, "lakestream_changes_total"),
+        "duplicates": counted(job, "lakestream_duplicates_total"),
+        "rejects": counted(job, "lakestream_rejects_total"),
+        "rescued": counted(job, "lakestream_rescued_total"),
+        "columns_added": counted(job, "lakestream_columns_added_total"),
+        "parked": counted(job, "lakestream_parked"),
         "batches": job.total("lakestream_batches_total"),
         "batch_rows": job.total("lakestream_batch_rows"),
         "last_commit_s": job.most("lakestream_last_commit_timestamp_seconds") or None,
