@@ -136,6 +136,8 @@ def dashboard(
         list[str] | None,
         typer.Option("--metrics", help="URL or name=URL of /metrics, the job's first; repeated; in place of --stack."),
     ] = None,
+    title: Annotated[str, typer.Option(help="Shown beside the name; with --metrics.")] = "",
+    verify_record: Annotated[Path | None, typer.Option(help="What `verify` wrote last; with --metrics.")] = None,
     host: Annotated[str, typer.Option(help="Other than loopback, a token is asked for.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
     token: Annotated[
@@ -150,7 +152,7 @@ def dashboard(
     """
     from streaming_job.latency.dashboard import command  # noqa: PLC0415 - see run
 
-    subject = command.of_urls(metrics) if metrics else command.of_stack(stack)
+    subject = command.of_urls(metrics, title, verify_record) if metrics else command.of_stack(stack)
     options = command.Options(
         host=host,
         port=port,
