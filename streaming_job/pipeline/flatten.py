@@ -155,7 +155,7 @@ class Flattener:
 
     def plan(self, changes: DataFrame, known: StructType | None) -> FlattenPlan:
         """`known` are the table's columns; None when it does not exist. Runs one small job."""
-        plan = self._standing(known)
+        plan = self.standing(known)
         seen = _unknown(changes, plan)
         columns = plan.columns.learn(seen)
         if columns == plan.columns:
@@ -165,7 +165,8 @@ class Flattener:
         self._plan = FlattenPlan(self._config, columns, (*plan.new_columns, *added))
         return self._plan
 
-    def _standing(self, known: StructType | None) -> FlattenPlan:
+    def standing(self, known: StructType | None) -> FlattenPlan:
+        """The plan for columns that are known already, without a look at any change: what has none is rescued."""
         if self._plan is None or self._known != known:
             columns = columns_of(self._config, known)
             before = {name.lower() for name in (known.names if known else ())}
