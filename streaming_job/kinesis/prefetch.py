@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from streaming_job.kinesis.backlog import Backlog, Segment, take_all
+from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.catchup import Density, step_ms
 from streaming_job.kinesis.errors import DataLossError
 from streaming_job.kinesis.fetch import Answer, Counters, FetchLimits, KinesisApi, ShardReader, with_retries
 from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef, newer
 from streaming_job.kinesis.options import Options
-from streaming_job.kinesis.shards import Shard, StreamInfo, adopt, prune, readable, vanished
+from streaming_job.kinesis.shards import Listing, StreamInfo, adopt, prune, readable, vanished
 
 SPANS_AHEAD: Final = 4
 PROBE_RECORDS: Final = 200
@@ -23,7 +24,6 @@ SCOUT_MS_MIN: Final = 1_000
 """Between two probes: the executors read the same shard, and five calls a second are for both."""
 REFRESHES_A_RETENTION: Final = 24
 """An idle shard's `seen_ms` is written this often in a retention, at the price of an empty batch."""
-DESCRIBE_MS: Final = 300_000
 
 
 class StoppedError(Exception):
@@ -85,9 +85,6 @@ class Tail:
 
     def stop(self) -> None:
         self._stopped.set()
-
-    def join(self) -> None:
-        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -188,7 +185,7 @@ class Tail:
 class Prefetcher:
     """All shards' threads, and the plan of the next batch from what they hold."""
 
-    def __init__(self, api: KinesisApi, options: Options, infos: Mapping[str, StreamInfo]) -> None:
+    def __init__(self, api: KinesisApi, options: Options, catalog: Catalog) -> None:
         self.api = api
         self.options = options
         self.changed = threading.Condition()
@@ -196,10 +193,9 @@ class Prefetcher:
         """Available-now: nothing that arrived later is read."""
         self.counters: dict[ShardRef, Counters] = {}
         self._clock = SystemClock()
-        self._infos = dict(infos)
+        self._catalog = catalog
+        self._infos: dict[str, StreamInfo] = {}
         self._tails: dict[ShardRef, Tail] = {}
-        self._listing: dict[str, tuple[Shard, ...]] = {}
-        self._listed_ms = 0
 
     # What the threads ask.
 
@@ -223,9 +219,10 @@ class Prefetcher:
 
     def plan(self, start: Offset, rows_max: int, bytes_max: int) -> Offset:
         """The end of the next batch; `start` itself when there is nothing to read."""
-        self._refresh_listing(start)
-        offset = self._without_vanished(prune(adopt(start, self._listing), self._listing))
-        self._follow(readable(offset, self._listing))
+        self._look_at_streams()
+        listing = self._catalog.listing()
+        offset = self._without_vanished(prune(adopt(start, listing), listing), listing)
+        self._follow(readable(offset, listing))
         with self.changed:
             self._wait_for_rows()
             for tail in self._tails.values():
@@ -235,7 +232,7 @@ class Prefetcher:
             self.changed.notify_all()
         planned = offset.moved(ends)
         if any(position.is_closed for position in ends.values()):
-            self._listed_ms = 0
+            self._catalog.list_again()
         return planned if self._is_worth_a_batch(start, planned) else start
 
     def segments(self, ref: ShardRef, start: Position, end: Position) -> list[Segment] | None:
@@ -248,27 +245,21 @@ class Prefetcher:
             tail.stop()
         with self.changed:
             self.changed.notify_all()
-        for tail in self._tails.values():
-            tail.join()
+        # Joined by nobody: a thread may be inside a call until its timeout; they are daemons and touch nothing more.
 
     # The parts of a plan.
 
-    def _refresh_listing(self, offset: Offset) -> None:
-        now_ms = self._clock.now_ms()
-        if now_ms - self._listed_ms < self.options.shards_refresh_ms:
-            return
-        for name in offset.streams:
-            self._listing[name] = with_retries(
-                lambda name=name: self.api.list_shards(name),  # type: ignore[misc]
-                self._clock,
-                self.options.retry_ms_max,
-                Counters(),
-                f"listing the shards of {name}",
-            )
-        self._listed_ms = now_ms
+    def _look_at_streams(self) -> None:
+        """A retention that changed changes what may be lost: the threads begin again with it."""
+        infos = self._catalog.infos()
+        if infos != self._infos:
+            for tail in self._tails.values():
+                tail.stop()
+            self._tails.clear()
+            self._infos = dict(infos)
 
-    def _without_vanished(self, offset: Offset) -> Offset:
-        gone = vanished(offset, self._listing)
+    def _without_vanished(self, offset: Offset, listing: Listing) -> Offset:
+        gone = vanished(offset, listing)
         if gone and self.options.fail_on_data_loss:
             position = offset.positions()[gone[0]]
             raise DataLossError.of(

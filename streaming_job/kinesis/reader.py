@@ -16,6 +16,7 @@ from pyspark.sql.types import StructType
 
 from streaming_job.kinesis.aws import connect
 from streaming_job.kinesis.backlog import runs
+from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.errors import DataLossError, OffsetError
 from streaming_job.kinesis.fetch import KinesisApi, ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
@@ -56,7 +57,6 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._prefetcher: Prefetcher | None = None
-        self._infos: dict[str, StreamInfo] = {}
         self._available_now = False
 
     # On the driver.
@@ -84,7 +84,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         begin, finish = self._accepted(Offset.from_json(start)), Offset.from_json(end)
-        positions = begin.positions()
+        positions, infos = begin.positions(), self._catalog.infos()
         buffered: list[tuple[ShardRef, list[pa.RecordBatch]]] = []
         ranges: list[InputPartition] = []
         for ref, position in finish.positions().items():
@@ -93,7 +93,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 continue
             if self._is_of_another_stream(finish, ref.stream):
                 continue
-            info = self._infos[ref.stream]
+            info = infos[ref.stream]
             segments = self._prefetcher.segments(ref, before, position) if self._prefetcher else None
             if segments is None:
                 ranges.append(RangePartition(ref, before, position, info))
@@ -133,24 +133,29 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return connect(self._options)
 
     @cached_property
+    def _catalog(self) -> Catalog:
+        options = self._options
+        return Catalog(
+            self._api,
+            options.streams,
+            SystemClock(),
+            refresh_ms=options.shards_refresh_ms,
+            retry_ms_max=options.retry_ms_max,
+        )
+
+    @cached_property
     def _initial_offset(self) -> Offset:
         """Spark asks more than once, and `latest` must stay the same."""
-        infos = self._described()
-        listing = {name: self._api.list_shards(name) for name in infos}
-        return initial_offset(infos.values(), listing, self._initial_position(infos))
+        infos = self._catalog.infos()
+        return initial_offset(infos.values(), self._catalog.listing(), self._initial_position(infos))
 
     def __getstate__(self) -> dict[str, Any]:
         """To the executors goes only what `read` needs."""
-        return {"_options": self._options, "_prefetcher": None, "_infos": {}, "_available_now": False}
-
-    def _described(self) -> dict[str, StreamInfo]:
-        if not self._infos:
-            self._infos = {name: self._api.describe(name) for name in self._options.streams}
-        return self._infos
+        return {"_options": self._options, "_prefetcher": None, "_available_now": False}
 
     def _running(self) -> Prefetcher:
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._api, self._options, self._described())
+            self._prefetcher = Prefetcher(self._api, self._options, self._catalog)
             if self._available_now:
                 self._prefetcher.read_until_now()
         return self._prefetcher
@@ -173,11 +178,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _is_of_another_stream(self, offset: Offset, name: str) -> bool:
         """A batch planned before the stream was made anew, run again after: accepted as lost, nothing to read."""
-        return offset.streams[name].created_ms != self._described()[name].created_ms
+        return offset.streams[name].created_ms != self._catalog.infos()[name].created_ms
 
     def _accepted(self, offset: Offset) -> Offset:
         """The offset, if it is one of these streams as they are now."""
-        infos = self._described()
+        infos = self._catalog.infos()
         unknown, unread = sorted(set(offset.streams) - set(infos)), sorted(set(infos) - set(offset.streams))
         if unknown or unread:
             raise OffsetError(
@@ -194,8 +199,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                         f"the stream was made anew: the checkpoint is of the one created at {stream.created_ms} ms "
                         f"(since 1970), this one was created at {infos[name].created_ms} ms",
                     )
-                listing = {name: self._api.list_shards(name)}
-                anew = initial_offset([infos[name]], listing, Position.trim_horizon())
+                anew = initial_offset([infos[name]], self._catalog.listing(), Position.trim_horizon())
                 streams[name] = anew.streams[name]
         return replace(offset, streams=streams)
 
