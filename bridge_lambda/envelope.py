@@ -1,7 +1,7 @@
 """A stream record to the envelope of version 1, ready for Kinesis but for the time of sending.
 
-`bridge_out_ms` is the envelope's last field and always 13 digits long, so that a record is serialised once, packed by
-its true size, and stamped each time it is sent.
+`bridge_out_ms` is the last field and always 13 characters long, so that a record is serialised once, packed by its true
+size, and stamped each time it is sent.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Change(NamedTuple):
     """Images that do not fit into a Kinesis record, named by table, key and sequence: to be written before it goes."""
 
     def line(self, bridge_out_ms: int) -> bytes:
-        return b"%b%b%013d}\n" % (self.head, _OUT, bridge_out_ms)
+        return b"%b%b%13d}\n" % (self.head, _OUT, bridge_out_ms)
 
 
 class Origin(NamedTuple):
@@ -240,8 +240,8 @@ _KEY_HINT: Final = "compare the table's key with `key` in its rules file; compil
 _RECORD_HINT: Final = "this is no record of a DynamoDB stream: look at what else invokes the function"
 
 
-def _part(record: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = record.get(name)
+def _part(record: Any, name: str, kind: type) -> Any:
+    value = record.get(name) if isinstance(record, dict) else None
     if not isinstance(value, kind) or not value:
         raise PoisonRecordError("bad-record", f"a record has no {name}", hint=_RECORD_HINT)
     return value
