@@ -19,6 +19,8 @@ from config.errors import ConfigurationError
 from streaming_job.operations.archive_objects import Archive, ArchiveObject
 
 _FETCHES_AT_ONCE: Final = 8
+_OBJECTS_AT_ONCE: Final = 1_000
+_BYTES_AT_ONCE: Final = 64 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -36,10 +38,11 @@ class ObjectCache:
 
     def chunks(self, objects: Sequence[ArchiveObject]) -> Iterator[Sequence[ArchiveObject]]:
         """In such portions that a query over more than the cache holds still keeps within it."""
+        bytes_max = min(_BYTES_AT_ONCE, self._bytes_max // 4)
         portion: list[ArchiveObject] = []
         size = 0
         for found in objects:
-            if portion and (size + found.bytes > self._bytes_max // 4 or len(portion) >= 1000):
+            if portion and (size + found.bytes > bytes_max or len(portion) >= _OBJECTS_AT_ONCE):
                 yield portion
                 portion, size = [], 0
             portion.append(found)

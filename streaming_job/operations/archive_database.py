@@ -61,10 +61,10 @@ WHERE regexp_matches(line, {text_literal(LONG_NUMBER_PATTERN)})
 """  # noqa: S608 - constants of ours
 
 # The shape is taken from the lines as they came, where a number is a number.
-_SHAPE: Final = """
-SELECT json_group_structure(image)
-FROM (SELECT line::JSON -> $place AS image FROM staged WHERE line IS NOT NULL)
-WHERE json_type(image) = 'OBJECT'
+# `json_group_structure` would do, but keeps every image in memory until it is done.
+_SHAPES: Final = """
+SELECT DISTINCT json_structure(f[1]), json_structure(f[2]), json_structure(f[3])
+FROM (SELECT json_extract(line::JSON, ['$.key', '$.new', '$.old']) AS f FROM staged WHERE line IS NOT NULL)
 """
 
 _FILE: Final = """
@@ -138,6 +138,7 @@ class ArchiveDatabase:
             # First: DuckDB takes them in order, and afterwards refuses a temp_directory that it was not opened with.
             "enable_external_access": "false" if sealed else "true",
             "memory_limit": MEMORY_MAX,
+            "preserve_insertion_order": "false",  # it would hold back what could be written
             "temp_directory": str(self._folder / "spill"),
             "autoload_known_extensions": "false",
             "autoinstall_known_extensions": "false",
@@ -185,9 +186,12 @@ class ArchiveDatabase:
                     }
                 ),
             )
-        for place, shape in self._shapes.items():
-            ((text,),) = self._connection.execute(_SHAPE, {"place": f"$.{place}"}).fetchall()
-            self._shapes[place] = merged(shape, json.loads(text) if text else NOTHING)
+        for portion in self._portions(_SHAPES):
+            for row in portion:
+                for place, text in zip(self._shapes, row, strict=True):
+                    shape = json.loads(text or "null")
+                    if isinstance(shape, dict):  # anything else is no envelope's, or null
+                        self._shapes[place] = merged(self._shapes[place], shape)
         self._connection.execute(_FILE)
         self._connection.execute(_UNREAD)
 
