@@ -74,7 +74,7 @@ def _served(command: list[str], env: Mapping[str, str], endpoint: str, log: Path
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(3)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
