@@ -114,7 +114,7 @@ class Worker:
     def logged(self, name: str, count: int = 1, *, within_s: float = 60) -> list[dict[str, Any]]:
         """Waits until it has logged the event as often."""
         return until(
-            lambda: self._events_or_death(name, count), f"{name} logged {count} times: {self.lines}", within_s=within_s
+            lambda: self._events_or_death(name, count), f"{self.file.stem} logs {name} {count} times", within_s=within_s
         )
 
     def _events_or_death(self, name: str, count: int) -> list[dict[str, Any]]:

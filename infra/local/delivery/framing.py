@@ -2,12 +2,10 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from aws_kinesis_agg.deaggregator import iter_deaggregate_records
+from streaming_job.kinesis.kpl import user_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +30,16 @@ class Framed:
 
 
 def frame(record: Record, *, now: datetime) -> Framed:
+    """What the Kinesis Producer Library packed together comes apart again, as Firehose does it."""
     lines = bytearray()
     errors = bytearray()
-    for data in _user_records(record):
+    for _, data in user_records("", record.data):
         body = data.removesuffix(b"\n")
         if body and b"\n" not in body:
             lines += body + b"\n"
         else:
             errors += _error(record, data, now)
     return Framed(record, bytes(lines), bytes(errors))
-
-
-def _user_records(record: Record) -> Iterator[bytes]:
-    """What the Kinesis Producer Library packed together comes apart again, as Firehose does it."""
-    aggregated: dict[str, Any] = {
-        "Data": record.data,
-        "PartitionKey": "",
-        "SequenceNumber": record.sequence,
-        "ApproximateArrivalTimestamp": record.arrival,
-    }
-    for user_record in iter_deaggregate_records([aggregated], data_format="Boto3"):
-        yield bytes(user_record["kinesis"]["data"])
 
 
 def _error(record: Record, data: bytes, now: datetime) -> bytes:
