@@ -74,6 +74,9 @@ def verify(
         float | None, typer.Option(min=1, help="Read capacity units a second to spend at most; no limit by default.")
     ] = None,
     settle: Annotated[float, typer.Option(min=0, help="Seconds a difference has to turn out to be one.")] = 30,
+    record: Annotated[
+        Path | None, typer.Option(help="Where the answer is kept for the dashboard; beside --config by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare source and lake, row by row, by digest. Exit code 0 only when they are equal.
@@ -86,7 +89,7 @@ def verify(
     from config.settings import load_settings  # noqa: PLC0415 - see run
     from streaming_job.main import configured_tables  # noqa: PLC0415
     from streaming_job.operations.verify import Options  # noqa: PLC0415
-    from streaming_job.operations.verify_command import chosen  # noqa: PLC0415
+    from streaming_job.operations.verify_command import chosen, keep  # noqa: PLC0415
     from streaming_job.operations.verify_command import verify as verify_tables  # noqa: PLC0415
 
     settings = load_settings(config)
@@ -94,6 +97,10 @@ def verify(
     options = Options(segments=segments, read_capacity_units_per_s=read_capacity, settle_s=settle)
     with console.status("starting") as shown:
         reports = verify_tables(settings, wanted, options, lambda step: shown.update(f"{step} …"))
+    try:
+        keep(reports, record or config.with_name("verify.json"))
+    except OSError as error:
+        console.print(f"[dim]the answer is not kept for the dashboard: {error}[/dim]", highlight=False)
     if as_json:
         print_json({report.table: report.as_dict() for report in reports})
     else:

@@ -1,6 +1,9 @@
 """`lakestream verify`: the parts of a verification, made from the job's configuration."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from config.errors import ConfigurationError
 from config.settings import Settings
@@ -26,6 +29,14 @@ def verify(
             lake = SparkLakeRows(spark, Lake(settings.lake).of(table))
             reports.append(Verification(dynamodb, table, rules[name], lake, options, say).run())
     return reports
+
+
+def keep(reports: Sequence[Report], file: Path) -> None:
+    """The answer and its time, for the dashboard; whole or not at all."""
+    half = file.with_name(f".{file.name}.half")
+    record = {"at": datetime.now(UTC).isoformat(), "tables": {report.table: report.as_dict() for report in reports}}
+    half.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    half.replace(file)
 
 
 def chosen(tables: dict[str, TableConfig], names: list[str]) -> dict[str, TableConfig]:

@@ -13,6 +13,8 @@ from streaming_job.latency.dashboard.feed import Feed
 from streaming_job.latency.dashboard.readings import Increments, Reader, Waiting
 from streaming_job.latency.dashboard.scrape import Answer, Samples, Source, parse
 from streaming_job.latency.hops import CHAIN
+from streaming_job.operations.verify import Report
+from streaming_job.operations.verify_command import keep
 
 NOW_S = 1_795_262_400.3
 
@@ -152,16 +154,8 @@ def test_the_last_verify_shows_and_a_broken_record_is_no_verification(tmp_path: 
     file = tmp_path / "verify.json"
     feed = Feed([SaidByTheTest("job")], target_ms=2_000, verify_file=file)
     assert feed.tick(NOW_S).body["verify"] is None
-    report = {
-        "source_items": 9,
-        "lake_rows": 9,
-        "missing": 0,
-        "extra": 0,
-        "stale": 1,
-        "different": 0,
-        "unproven": 0,
-    }
-    file.write_text(json.dumps({"at": "2026-11-21T12:00:00+00:00", "tables": {"cars": report}}), encoding="utf-8")
+    counts = {"excluded": 0, "missing": 0, "extra": 0, "stale": 1, "different": 0, "unproven": 0}
+    keep([Report(table="cars", source_items=9, lake_rows=9, examples={}, seconds=1.0, **counts)], file)
     body = feed.tick(NOW_S + 1).body
     assert body["verify"]["verdict"] == "different"
     assert body["problems"][0]["what"] == "verify found differences between source and lake"

@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 
 from infra.local import worker
+from infra.local.expiries.ledger import LedgerReader
+from infra.local.mapping.bridge_metrics import BridgeMetrics
 from infra.local.mapping.destination import destination
 from infra.local.mapping.functions import Functions, variables
 from infra.local.mapping.lane import Policy
@@ -21,12 +23,18 @@ from infra.local.positions import StateFolder
 def run(path: Path, log: worker.Log, stop: threading.Event) -> None:
     settings = worker.load(path, MappingSettings)
     metrics = Metrics()
+    bridge = BridgeMetrics(metrics.registry)
+
+    def output(line: str) -> None:
+        bridge.saw(line)
+        log.passed_on(line)
+
     with StateFolder(settings.state_dir):
         functions = Functions(
             settings.function,
             env=variables(settings.function, endpoint=settings.endpoint, region=settings.region),
             function_arn=settings.function_arn,
-            output=log.passed_on,
+            output=output,
         )
         port = worker.serve_metrics(metrics.registry, settings.metrics_port)
         log.info("started", mapping=settings.mapping_id, table=settings.table, metrics_port=port)
@@ -52,7 +60,10 @@ def run(path: Path, log: worker.Log, stop: threading.Event) -> None:
 
 def _stream(settings: MappingSettings) -> Stream:
     client = worker.client("dynamodbstreams", endpoint=settings.endpoint, region=settings.region, connections_max=50)
-    return DynamoDbStream(client, settings.stream_arn)
+    if settings.expiries is None:
+        return DynamoDbStream(client, settings.stream_arn)
+    ledger = LedgerReader(settings.expiries.ledger, settings.expiries.attribute)
+    return DynamoDbStream(client, settings.stream_arn, identified=ledger.identified)
 
 
 def _policy(settings: MappingSettings) -> Policy:
