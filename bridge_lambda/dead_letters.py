@@ -93,10 +93,10 @@ def _change(record: Any) -> Mapping[str, Any]:
 
 def _day(record: Any) -> str:
     """Of the change, not of the attempt: a later attempt must find the same name."""
-    created_s = _change(record).get("ApproximateCreationDateTime")
-    if not isinstance(created_s, int | float):
+    try:
+        return f"date={datetime.fromtimestamp(_change(record)['ApproximateCreationDateTime'], UTC):%Y-%m-%d}"
+    except (LookupError, TypeError, ValueError, ArithmeticError, OSError):
         return "date=unknown"
-    return f"date={datetime.fromtimestamp(created_s, UTC):%Y-%m-%d}"
 
 
 def _sequence(record: Any, raw: str) -> str:

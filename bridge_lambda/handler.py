@@ -91,13 +91,13 @@ def process(event: Any, bridge: Bridge, remaining_ms: Callable[[], float]) -> "P
     counts.add(published, failed=0 if unsent is None else len(records) - unsent)
     counts.duration_ms = bridge.clock.elapsed_ms() - started_ms
     emit(metrics, counts)
-    return report(records, unsent, published.problem)
+    return report(records, unsent, published.problem, by_pipe=isinstance(event, list))
 
 
 def stream_records(event: Any) -> list[Any]:
-    """The event's records; NotOurEventError where it is not a DynamoDB stream's."""
-    records = event.get("Records") if isinstance(event, dict) else None
-    hint = "only an event source mapping on a DynamoDB stream may invoke this function"
+    """The event's records, an EventBridge pipe's included; NotOurEventError where it is not a DynamoDB stream's."""
+    records = event.get("Records") if isinstance(event, dict) else event
+    hint = "only an event source mapping or a pipe on a DynamoDB stream may invoke this function"
     if not isinstance(records, list) or not records:
         raise NotOurEventError("an event without Records", hint=hint)
     sources = {str(record.get("eventSource")) for record in records if isinstance(record, dict)}
@@ -111,7 +111,7 @@ def watch_age(records: list[Any], bridge: Bridge, counts: Counts) -> None:
     try:
         counts.table, generation = origin_of(records[0]["eventSourceARN"])
         created_ms = int(records[0]["dynamodb"]["ApproximateCreationDateTime"] * 1000)
-    except (PoisonRecordError, LookupError, TypeError, ValueError, AttributeError):
+    except (PoisonRecordError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         return  # nothing to measure by; what is wrong with the record shows when it is encoded
     now_ms = bridge.clock.now_ms()
     counts.iterator_age_ms = max(0, now_ms - created_ms)
@@ -172,16 +172,25 @@ def bury(record: Any, error: BridgeError, bridge: Bridge, counts: Counts) -> Non
     _say("dead letter", error, object=letter.name)
 
 
-def report(records: list[Any], unsent: int | None, problem: BridgeError | None) -> "PartialItemFailureResponse":
-    """The lowest sequence number that was not sent: the mapping comes back with it and everything after it."""
+def report(
+    records: list[Any], unsent: int | None, problem: BridgeError | None, *, by_pipe: bool = False
+) -> "PartialItemFailureResponse":
+    """A mapping is told the lowest sequence number that was not sent and comes back with it and everything after it.
+
+    A pipe comes back with the events that are named, and with no others: it is told them all.
+    """
     if unsent is None:
         return {"batchItemFailures": []}
     if problem is not None:
         _say("not all was sent", problem, unsent=len(records) - unsent)
     try:
-        return {"batchItemFailures": [{"itemIdentifier": str(records[unsent]["dynamodb"]["SequenceNumber"])}]}
+        if by_pipe:
+            names = [record["eventID"] for record in records[unsent:]]
+        else:
+            names = [records[unsent]["dynamodb"]["SequenceNumber"]]
     except (LookupError, TypeError):
-        raise ParkError("a record without a sequence number could not be parked", hint="mend S3 access") from None
+        raise ParkError("a record without a name could not be parked", hint="mend S3 access") from None
+    return {"batchItemFailures": [{"itemIdentifier": name} for name in names]}
 
 
 def _say(message: str, error: BridgeError, **more: Any) -> None:

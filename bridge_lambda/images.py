@@ -22,7 +22,7 @@ from orjson import OPT_SORT_KEYS, Fragment, JSONEncodeError, dumps
 Image = dict[str, Any]
 """An item as DynamoDB says it: name -> {"S": ...}, {"N": ...}, ..."""
 
-MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, AttributeError, KeyError)
+MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, ArithmeticError, AttributeError, KeyError)
 """What walking something else than DynamoDB JSON raises. Their messages may quote the item: never pass them on."""
 
 _CANONICAL: Final = r"(?!-0(?![.]))-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?"
