@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import boto3
+import botocore.session
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     # Names of types only; the packages behind them would be a tenth of the cold start.
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_kinesis import KinesisClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 logger = Logger(service="bridge")
-tracer = Tracer(service="bridge")
+tracer = Tracer(service="bridge", patch_modules=("botocore",))  # by default every library X-Ray knows is imported
 metrics = Metrics(namespace=NAMESPACE, service="bridge")
 
 NEAR_EXPIRY_MS: Final = (DYNAMODB_STREAM_RETENTION_H - 1) * 3_600_000
@@ -207,15 +209,9 @@ def load_bridge() -> Bridge:
     stream = _setting("LAKESTREAM_STREAM")
     bucket = _setting("LAKESTREAM_BUCKET")
     rules = Path(os.environ.get("LAKESTREAM_RULES") or Path(__file__).parent.parent / "rules.json")
-    # boto3 would retry by itself, out of our order and past our deadline; and wait for a minute where we have seconds.
-    once = Config(
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-    )
     return Bridge(
         tables=load_rules(rules, read_secret),
-        publisher=KinesisPublisher(boto3.client("kinesis", config=once), stream),
+        publisher=KinesisPublisher(_kinesis_client(), stream),
         store=S3Store(_s3_client, bucket, os.environ.get("LAKESTREAM_DEAD_LETTER_KEY") or None),
         bucket=bucket,
         clock=SystemClock(),
@@ -226,7 +222,7 @@ def read_secret(name: str, version: str | None) -> HashKey:
     hint = f"create secret {name} in Secrets Manager and let the function's role read it"
     chosen = {"VersionId": version} if version else {}
     try:
-        answer = boto3.client("secretsmanager", config=_few_tries()).get_secret_value(SecretId=name, **chosen)
+        answer = _secrets_client().get_secret_value(SecretId=name, **chosen)
     except ClientError as error:
         raise RefusalError(f"secret {name}: {error.response['Error']['Code']}", hint=hint) from None
     except BotoCoreError as error:
@@ -244,18 +240,36 @@ def _setting(name: str) -> str:
     return value
 
 
-def _few_tries() -> Config:
-    return Config(
-        retries={"mode": "standard", "total_max_attempts": 3},
+def _client(service: str, *, attempts: int) -> Any:
+    """A client of botocore's own: boto3 would add a transfer manager, and half as much again to the cold start.
+
+    Its defaults would wait a minute for an answer and try four times more; we have seconds.
+    """
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
     )
+    region = os.environ.get("AWS_REGION") or _setting("AWS_DEFAULT_REGION")
+    return botocore.session.get_session().create_client(service, region_name=region, config=config)
+
+
+def _kinesis_client() -> "KinesisClient":
+    """One attempt a call: the publisher tries again, in our order and within our time."""
+    client: KinesisClient = _client("kinesis", attempts=1)
+    return client
 
 
 @functools.cache
 def _s3_client() -> "S3Client":
     """Made when the first object is parked: most environments never park one."""
-    return boto3.client("s3", config=_few_tries())
+    client: S3Client = _client("s3", attempts=3)
+    return client
+
+
+def _secrets_client() -> "SecretsManagerClient":
+    client: SecretsManagerClient = _client("secretsmanager", attempts=3)
+    return client
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
