@@ -14,7 +14,16 @@ from infra.local.processes import Identity, is_alive
 
 _MARK = ".made-by-lakestream-local"
 _FOLDERS = ("state", "logs", "lake", "checkpoint")
-_FILES = ("stack.json", "processes.json", "job.yaml", "rules.json", "mapping.json", "delivery.json", "verify.json")
+_FILES = (
+    "stack.json",
+    "processes.json",
+    "job.yaml",
+    "rules.json",
+    "mapping.json",
+    "delivery.json",
+    "expiries.json",
+    "verify.json",
+)
 
 
 @dataclass(frozen=True)

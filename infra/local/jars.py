@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -58,30 +59,9 @@ def wrong(folder: Path, expected: dict[str, str]) -> list[str]:
     return [name for name, digest in expected.items() if _digest(folder / name) != digest]
 
 
-def ensure(folder: Path, lock: Path) -> bool:
-    """True when something had to be resolved, false when all was there."""
-    expected = locked(lock)
-    if not wrong(folder, expected):
-        return False
-    checks.java()
-    folder.mkdir(exist_ok=True)
-    # In the same file system, so that each jar arrives whole or not at all.
-    with tempfile.TemporaryDirectory(prefix=".resolving-", dir=folder) as scratch:
-        found = _resolve(Path(scratch))
-        if bad := wrong(found, expected):
-            raise JarsError(
-                f"{bad[0]} and {len(bad) - 1} more did not resolve to what the lock says",
-                hint=f"compare {lock} with what your Maven repository serves",
-            )
-        for name in expected:
-            (found / name).replace(folder / name)
-    for stranger in {path.name for path in folder.glob("*.jar")} - expected.keys():
-        (folder / stranger).unlink()
-    return True
-
-
-def _resolve(scratch: Path) -> Path:
+def resolve(scratch: Path) -> Path:
     """Through Spark's own resolution, which knows the machine's repositories; its chatter is shown only if it fails."""
+    checks.java()
     ivy, home = scratch / "ivy", scratch / "home"
     home.mkdir()
     settings = {
@@ -114,6 +94,27 @@ def _resolve(scratch: Path) -> Path:
         sys.stderr.write(done.stderr)
         raise JarsError("Spark could not resolve the Delta jars, see above", hint="is the network there?")
     return ivy / "jars"
+
+
+def ensure(folder: Path, lock: Path, *, find: Callable[[Path], Path] = resolve) -> bool:
+    """True when something had to be resolved, false when all was there."""
+    expected = locked(lock)
+    if not wrong(folder, expected):
+        return False
+    folder.mkdir(exist_ok=True)
+    # In the same file system, so that each jar arrives whole or not at all.
+    with tempfile.TemporaryDirectory(prefix=".resolving-", dir=folder) as scratch:
+        found = find(Path(scratch))
+        if bad := wrong(found, expected):
+            raise JarsError(
+                f"{bad[0]} and {len(bad) - 1} more did not resolve to what the lock says",
+                hint=f"compare {lock} with what your Maven repository serves",
+            )
+        for name in expected:
+            (found / name).replace(folder / name)
+    for stranger in {path.name for path in folder.glob("*.jar")} - expected.keys():
+        (folder / stranger).unlink()
+    return True
 
 
 def _digest(path: Path) -> str | None:

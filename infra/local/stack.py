@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from config.rules import TABLES, compile_rules
 from config.tables import TableConfig, load_tables
 from infra.local import checks, emulator, processes
 from infra.local.deployment import Deployed, deploy, validated
@@ -21,11 +21,11 @@ from infra.local.home import Home, write_json
 from infra.local.ports import LOOPBACK, free_ports
 from infra.local.processes import Identity
 from infra.local.settings import LocalSettings
-from infra.local.worker_settings import archive_prefix, delivery_settings, mapping_settings
+from infra.local.worker_settings import Place, archive_prefix, worker_settings
 from infra.template_model import Template
 from infra.template_values import Values
 
-STOP_ORDER = ("dashboard", "job", "delivery", "mapping", "emulator")
+STOP_ORDER = ("dashboard", "job", "delivery", "mapping", "expiries", "emulator")
 """Readers before what they read, so that none reports the next one's end as a failure."""
 
 Say = Callable[[str], None]
@@ -63,6 +63,7 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
         Template.load(settings.template), settings.parameters, stack=settings.stack, region=settings.region
     )
     table_rules(values.parameters["TableName"])
+    compile_rules(TABLES)
     checks.emulator()
     if options.job:
         checks.java()
@@ -84,7 +85,7 @@ def refuse_second(home: Home) -> None:
 
 
 def table_rules(table: str) -> TableConfig:
-    tables = load_tables(checks.ROOT / "config" / "tables")
+    tables = load_tables(TABLES)
     if table not in tables:
         raise NotPossibleError(
             f"no rules for table {table!r}", hint="add its file to config/tables, or name another table"
@@ -107,24 +108,25 @@ class _Start:
     ) -> None:
         self._home, self._settings, self._values = home, settings, values
         self._options, self._say, self._started = options, say, started
-        port, job, mapping, delivery, dashboard = free_ports(5)
+        port, job, mapping, delivery, expiries, dashboard = free_ports(6)
         self._port = options.port or port
         self._ports = {
             "job": options.metrics_port or job,
             "mapping": mapping,
             "delivery": delivery,
+            "expiries": expiries,
             "dashboard": dashboard,
         }
         self._endpoint = emulator.endpoint_of(self._port)
         self._env = emulator.process_environment(self._endpoint, settings.region)
 
     def run(self) -> dict[str, object]:
-        self._compile_rules()
+        rules = self._home.file("rules.json")
+        write_json(rules, compile_rules(TABLES))
         self._say("emulator")
         self._start_emulator()
         self._say("deploying the template")
         clients = emulator.Clients(self._endpoint, self._settings.region)
-        rules = self._home.file("rules.json")
         deployed = deploy(clients, self._values, stack=self._settings.stack, rules=rules)
         self._say("mapping and delivery")
         self._start_workers(deployed, rules)
@@ -142,27 +144,15 @@ class _Start:
         self._launch("emulator", [str(checks.EMULATOR)], env)
         self._wait("emulator", lambda: emulator.answers(f"{self._endpoint}/_ministack/ready") == 200)
 
-    def _compile_rules(self) -> None:
-        command = [sys.executable, "-m", "config.rules", str(self._home.file("rules.json"))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=checks.ROOT)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise NotReadyError(f"the tables' rules do not compile: {said[-1] if said else 'no message'}")
-
     def _start_workers(self, deployed: Deployed, rules: Path) -> None:
-        common: dict[str, Any] = {"endpoint": self._endpoint, "region": self._settings.region}
-        settings = {
-            "mapping": mapping_settings(
-                deployed,
-                state=self._home.state / "mapping",
-                rules=rules,
-                metrics_port=self._ports["mapping"],
-                **common,
-            ),
-            "delivery": delivery_settings(
-                deployed, state=self._home.state / "delivery", metrics_port=self._ports["delivery"], **common
-            ),
-        }
+        place = Place(
+            endpoint=self._endpoint,
+            region=self._settings.region,
+            state=self._home.state,
+            rules=rules,
+            ports=self._ports,
+        )
+        settings = worker_settings(deployed, place)
         for name, value in settings.items():
             file = self._home.file(f"{name}.json")
             write_json(file, value)

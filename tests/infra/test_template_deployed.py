@@ -1,6 +1,7 @@
 """template.yaml on the emulator: all of it is made, what is dropped is applied, what runs beside it obeys it."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def test_every_resource_of_the_template_is_made_and_none_by_hand(clients: Client
 
 def test_the_tables_dropped_properties_are_applied(clients: Clients, stack: Mapping[str, Any]) -> None:
     (table,) = stack["tables"]
+    # The emulator's own expiry would take the item and tell nobody.
     expiry = clients("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
-    assert (expiry["TimeToLiveStatus"], expiry["AttributeName"]) == ("ENABLED", "expires_at")
+    assert expiry["TimeToLiveStatus"] == "DISABLED"
     backups = clients("dynamodb").describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
     assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
 
@@ -149,9 +151,38 @@ def test_a_changed_window_in_the_template_changes_when_the_bridge_is_called(
         assert metric(home, "mapping", "lakestream_mapping_invocations_total") == 0
         # One key's changes stay in one lane of the two that Parallelization asks for.
         clients("dynamodb").put_item(TableName=table, Item={"event_id": {"S": "k"}, "n": {"N": str(count)}})
-        until(lambda count=count: metric(home, "mapping", "lakestream_mapping_records_total") == count, "it was read")  # type: ignore[misc]
+        until(lambda count=count: metric(home, "mapping", "lakestream_mapping_records_total") == count, "it was read")
     until(lambda: metric(home, "mapping", "lakestream_mapping_records_done_total") == 3, "the batch is done")
     assert metric(home, "mapping", "lakestream_mapping_invocations_total") == 1
+
+
+def test_an_expiry_reaches_the_stream_as_the_services_own_deletion(
+    home: Path, stack: Mapping[str, Any], clients: Clients
+) -> None:
+    """Written with a time that has passed, deleted by the expiries, written again: three changes, one call."""
+    (table,) = stack["tables"]
+    done = metric(home, "mapping", "lakestream_mapping_records_done_total")
+    item = {"event_id": {"S": "expiring"}, "expires_at": {"N": str(int(time.time()) - 60)}}
+    clients("dynamodb").put_item(TableName=table, Item=item)
+    until(lambda: metric(home, "expiries", "lakestream_expiries_items_total") == 1, "it has expired")
+    clients("dynamodb").put_item(TableName=table, Item={"event_id": {"S": "expiring"}, "n": {"N": "2"}})
+    until(lambda: metric(home, "mapping", "lakestream_mapping_records_done_total") == done + 3, "the batch is done")
+    envelopes = [envelope for envelope in bridged(stack, clients) if envelope["key"] == {"event_id": "expiring"}]
+    assert [(envelope["op"], envelope["ttl"]) for envelope in envelopes] == [
+        ("INSERT", False),
+        ("REMOVE", True),
+        ("INSERT", False),
+    ]
+
+
+def bridged(stack: Mapping[str, Any], clients: Clients) -> list[dict[str, Any]]:
+    """Every envelope in the change stream, in its one shard's order."""
+    kinesis = clients("kinesis")
+    (shard,) = kinesis.list_shards(StreamName=stack["stream"])["Shards"]
+    iterator = kinesis.get_shard_iterator(
+        StreamName=stack["stream"], ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
+    return [json.loads(record["Data"]) for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
 
 
 # --- judged against what exists ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from templates import BOOTSTRAP, TEMPLATE
 from config.errors import ConfigurationError, LakestreamError
 from infra import validate
 from infra.local.deployment import validated
-from infra.local.dropped import APPLIED, DROPPED, HANDLED, WITHOUT_API
+from infra.local.dropped import APPLIED, DROPPED, HANDLED, LEFT_OUT
 from infra.local.errors import NotPossibleError
 from infra.template_model import TEMPLATE_BODY_BYTES_MAX, Template
 from infra.template_values import Values
@@ -194,8 +194,8 @@ def test_a_resource_whose_condition_does_not_hold_is_not_judged() -> None:
 
 
 def test_every_dropped_property_is_applied_or_has_its_reason_not_both() -> None:
-    assert not APPLIED.keys() & WITHOUT_API.keys()
-    assert all(len(reason) > 15 for reason in WITHOUT_API.values())
+    assert not APPLIED.keys() & LEFT_OUT.keys()
+    assert all(len(reason) > 15 for reason in LEFT_OUT.values())
 
 
 REGIONS = {"dynamodb": ["us-east-1", "xx-new-1"], "s3": ["us-east-1", "xx-new-1"]}

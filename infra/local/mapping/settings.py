@@ -45,6 +45,11 @@ class OnFailure(Frozen):
         return self
 
 
+class Expiries(Frozen):
+    attribute: str
+    ledger: Path
+
+
 class MappingSettings(Frozen):
     endpoint: str | None = None
     region: str
@@ -63,6 +68,8 @@ class MappingSettings(Frozen):
     report_failures: bool = False
     on_failure: OnFailure | None = None
     starting_position: Literal["TRIM_HORIZON", "LATEST"] = "TRIM_HORIZON"
+    expiries: Expiries | None = None
+    """Where the emulator's stream does not say which deletions are expiries."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     backoff_first_s: float = Field(default=0.5, gt=0)
     backoff_longest_s: float = Field(default=30, gt=0)

@@ -1,5 +1,6 @@
 """The DynamoDB stream, read as Lambda reads it: shards, iterators, pages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,9 +51,13 @@ class Stream(Protocol):
 class DynamoDbStream:
     """Errors that pass are raised as the client raises them; the reader retries what `worker.is_passing` says."""
 
-    def __init__(self, client: Any, arn: str) -> None:
+    def __init__(
+        self, client: Any, arn: str, *, identified: Callable[[dict[str, Any]], dict[str, Any]] = lambda record: record
+    ) -> None:
+        """`identified` says who made a change, where the stream itself does not."""
         self._client = client
         self._arn = arn
+        self._identified = identified
 
     def shards(self) -> list[Shard]:
         shards: list[Shard] = []
@@ -85,7 +90,7 @@ class DynamoDbStream:
             answer = self._client.get_records(ShardIterator=iterator, Limit=PAGE_RECORDS_MAX)
         except worker.ServiceError as error:
             raise self._translated(error) from error
-        changes = tuple(encode(record, stream_arn=self._arn) for record in answer["Records"])
+        changes = tuple(encode(self._identified(record), stream_arn=self._arn) for record in answer["Records"])
         return Page(changes, answer.get("NextShardIterator"))
 
     def _translated(self, error: Exception) -> Exception:
