@@ -15,6 +15,7 @@ from config.tables import LakeRules, TableConfig
 from streaming_job.pipeline import current, history, parking, rejects, schema_log
 from streaming_job.pipeline.changes import collect, lay_out
 from streaming_job.pipeline.claims import Resolver, S3Objects
+from streaming_job.pipeline.columnar import Columnar
 from streaming_job.pipeline.decode import decode
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lane import TableLane
@@ -80,7 +81,7 @@ class Assembly:
         table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
         past = self.open_table(rules.engine, history.spec(places.history, log))
         lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
-        flattener = Flattener(config)
+        columnar = Columnar(self._spark, Flattener(config))
         # Last, so that a table that cannot be opened leaves no lease behind.
         lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
         _apply(feed, table, lease.check)
@@ -92,11 +93,10 @@ class Assembly:
         return TableWriter(
             config,
             TableParts(
-                spark=self._spark,
                 current=table,
                 history=past,
                 lease=lease,
-                flattener=flattener,
+                columnar=columnar,
                 schema_log=SchemaLog(self._schema_changes, config.table),
                 resolver=Resolver(self._objects, self._decode_again),
                 clock=self._clock,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import LongType, StructType
 
@@ -61,10 +61,10 @@ def collect(laid_out: DataFrame) -> pa.Table:
     return laid_out.toArrow().cast(SCHEMA)
 
 
-def to_frame(spark: SparkSession, changes: pa.Table) -> DataFrame:
+def restored(collected: DataFrame) -> DataFrame:
     """Collected changes in the shape `decode` gives them."""
     generation, number = F.split("change_seq", "-")[0], F.split("change_seq", "-")[1]
-    return spark.createDataFrame(changes).withColumns(
+    return collected.withColumns(
         {
             "types": F.from_json("types", "map<string,string>"),
             "ref": F.from_json("ref", REF),

@@ -14,7 +14,7 @@ from pyspark.sql.types import BooleanType, LongType, StringType, StructType, Tim
 
 from config.tables import DeleteRule, LakeRules
 from streaming_job.pipeline.arrow import Column as Values
-from streaming_job.pipeline.arrow import moment, pc, replaced
+from streaming_job.pipeline.arrow import moment, pc, repeated, replaced, table
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Guard, LakeTable, Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.merge_rust import arrow_schema
@@ -35,6 +35,9 @@ SYSTEM: Final = (
     .add("_rescued", StringType())
 )
 """Columns of ours, first in the table so that Delta keeps statistics of them."""
+
+_PASSED: Final = {"_seq": "change_seq"}
+"""Columns whose name in a change is not theirs without the underscore."""
 
 PURGED_PROPERTY: Final = "lakestream.purgedBeforeMs"
 """Tombstones of changes created before this may be gone."""
@@ -70,42 +73,51 @@ def row_digest(columns: Sequence[str]) -> Column:
     return F.sha2(F.to_json(F.struct(*(F.col(f"`{name}`") for name in ordered)), fixed), 256)
 
 
-def rows(flattened: DataFrame, columns: StructType, ingest_ms: int) -> pa.Table:
-    """What `current` holds, from what flattening gives. `columns` are the item's.
-
-    The time is filled in afterwards: in the plan it would be a new program each batch, for Spark to compile.
-    """
+def rows(flattened: DataFrame, columns: StructType) -> DataFrame:
+    """What `current` holds, from what flattening gives, but for the time. `columns` are the item's."""
     change = {name: F.col(f"_change.{name}") for name in ("op", "keeps_row")}
     is_deleted = (change["op"] == "REMOVE") & ~change["keeps_row"]
-    passed = ("key", "change_seq", "op", "ttl", "digest", "rules", "created_ms", "origin_ms")
-    renamed = {"change_seq": "_seq"}
-    ours = {renamed.get(name, f"_{name}"): F.col(f"_change.{name}") for name in passed} | {
+    passed = {name: F.col(f"_change.{_PASSED.get(name, name[1:])}") for name in SYSTEM.names}
+    ours = passed | {
         "_deleted": is_deleted,
         "_row_digest": F.when(~is_deleted, row_digest([*columns.names, "_rescued"])),
         "_ingest_ts": F.lit(None).cast("timestamp"),
         "_rescued": F.col("_rescued"),
     }
     items = [F.col(f"`{name}`") for name in columns.names]
-    collected = flattened.select(*(ours[name].alias(name) for name in SYSTEM.names), *items).toArrow()
+    return flattened.select(*(ours[name].alias(name) for name in SYSTEM.names), *items)
+
+
+def stamped(collected: pa.Table, ingest_ms: int) -> pa.Table:
+    """The time of writing. In the plan it would be a new program each batch, for Spark to compile."""
     return replaced(collected, "_ingest_ts", moment(ingest_ms, collected.num_rows))
 
 
-def write(table: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:
+def write(into: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:
     """`overwrite_equal` is for a repair: it also replaces a row by the same version of itself."""
     newer = "s._seq >= t._seq" if overwrite_equal else "s._seq > t._seq"
     names = source.column_names
     merge = Merge(match=("_key",), insert=names, updates=(Update(newer, names),))
-    return table.merge(_as_in(table, source), merge, guard)
+    return into.merge(_as_in(into, source), merge, guard)
 
 
-def mark(table: LakeTable, source: pa.Table, guard: Guard) -> Merged:
+def mark_rows(changes: pa.Table, ingest_ms: int) -> pa.Table:
+    """Tombstones for ignored deletes without an image, in case there is no row to mark."""
+    count = changes.num_rows
+    given = {"_deleted": repeated(True, pa.bool_(), count), "_ingest_ts": moment(ingest_ms, count)}
+    none = {name: pa.nulls(count, pa.string()) for name in ("_row_digest", "_rescued")}
+    passed = {name: changes[_PASSED.get(name, name[1:])] for name in SYSTEM.names if name not in given | none}
+    return table({name: (given | none | passed)[name] for name in SYSTEM.names}, arrow_schema(SYSTEM))
+
+
+def mark(into: LakeTable, source: pa.Table, guard: Guard) -> Merged:
     """Ignored deletes without an image: the row stays as it is, its version moves on. Without a row, a tombstone."""
     merge = Merge(match=("_key",), insert=source.column_names, updates=(Update("s._seq > t._seq", _MARK),))
-    return table.merge(_as_in(table, source), merge, guard)
+    return into.merge(_as_in(into, source), merge, guard)
 
 
-def _as_in(table: LakeTable, source: pa.Table) -> pa.Table:
-    target = arrow_schema(table.columns())
+def _as_in(into: LakeTable, source: pa.Table) -> pa.Table:
+    target = arrow_schema(into.columns())
     return source.cast(pa.schema([target.field(name) for name in source.column_names]))
 
 

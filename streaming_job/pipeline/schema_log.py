@@ -24,8 +24,6 @@ COLUMNS: Final = (
 )
 _SCHEMA: Final = arrow_schema(COLUMNS)
 _MERGE: Final = Merge(match=("_table", "_event", "_name"), insert=COLUMNS.names)
-_RESCUED_READ_MAX: Final = 1_000
-"""Rows of one batch whose rescued paths are looked at: a path that is common is seen in the first ones."""
 
 
 def spec(location: Location) -> TableSpec:
@@ -51,18 +49,23 @@ class SchemaLog:
 
     def values_rescued(self, rows: pa.Table, ingest_ms: int) -> int:
         """How many of these rows hold a value that did not fit; a path seen first is logged, with the row."""
-        rescued = rows.filter(pc.is_valid(rows["_rescued"]))
-        first: dict[str, dict[str, str]] = {}
-        for row in rescued.slice(0, _RESCUED_READ_MAX).select(["_rescued", "_key", "_seq"]).to_pylist():
-            for path in json.loads(row["_rescued"]):
-                if path not in self._rescued_said:
-                    first.setdefault(path, {"_key": row["_key"], "_seq": row["_seq"]})
-        self._write([{"_event": "rescued", "_name": path, **seen} for path, seen in first.items()], ingest_ms)
+        first = {path: row for path, row in rescued_paths(rows).items() if path not in self._rescued_said}
+        self._write([{"_event": "rescued", "_name": path, **row} for path, row in first.items()], ingest_ms)
         self._rescued_said.update(first)
-        return rescued.num_rows
+        return rows.num_rows - rows["_rescued"].null_count
 
     def _write(self, events: list[dict[str, str]], ingest_ms: int) -> None:
         if events:
             stamp = datetime.fromtimestamp(ingest_ms / 1000, UTC)
             rows = [{"_table": self._table, "_ingest_ts": stamp, **event} for event in events]
             self._log.merge(pa.Table.from_pylist(rows, schema=_SCHEMA), _MERGE)
+
+
+def rescued_paths(rows: pa.Table) -> dict[str, dict[str, str]]:
+    """The paths of values that have no column or do not fit it, and the first row that has each."""
+    first: dict[str, dict[str, str]] = {}
+    rescued = rows.filter(pc.is_valid(rows["_rescued"])).select(["_rescued", "_key", "_seq"])
+    for row in rescued.to_pylist():
+        for path in json.loads(row["_rescued"]):
+            first.setdefault(path, {"_key": row["_key"], "_seq": row["_seq"]})
+    return first

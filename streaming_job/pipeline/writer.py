@@ -2,36 +2,20 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
-from pyspark.sql.types import StructType
 
 from config.tables import TableConfig
 from streaming_job.pipeline import current, dedupe, history
 from streaming_job.pipeline.arrow import pc, repeated, replaced, values
-from streaming_job.pipeline.changes import SCHEMA, to_frame
+from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.claims import Resolver
+from streaming_job.pipeline.columnar import Columnar
 from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.merge import LakeTable
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import Step, Stopwatch
-
-
-class Plan(Protocol):
-    """How one batch's changes become columns: settled before anything is written."""
-
-    @property
-    def schema(self) -> StructType:
-        """Every column of the item that the table will have: keys and flattened, known and new."""
-
-    def apply(self, changes: DataFrame) -> DataFrame: ...
-
-
-class Flattening(Protocol):
-    def plan(self, changes: DataFrame, known: StructType | None) -> Plan: ...
 
 
 @dataclass
@@ -52,11 +36,10 @@ class Written:
 class TableParts:
     """The outside things one table's writer works with."""
 
-    spark: SparkSession
     current: LakeTable
     history: LakeTable
     lease: Lease
-    flattener: Flattening
+    columnar: Columnar
     schema_log: SchemaLog
     resolver: Resolver
     clock: Clock
@@ -90,7 +73,7 @@ class TableWriter:
             self._upsert(candidates, ingest_ms, watch, written, repair=repair)
         if marks.num_rows:
             with watch.step(Step.CURRENT):
-                current.mark(parts.current, self._mark_rows(marks, ingest_ms), parts.lease.check)
+                current.mark(parts.current, current.mark_rows(marks, ingest_ms), parts.lease.check)
         written.commit_ms = parts.clock()
         return written
 
@@ -99,11 +82,9 @@ class TableWriter:
     ) -> None:
         parts = self._parts
         with watch.step(Step.FLATTEN):
-            frame = to_frame(parts.spark, candidates)
             present = parts.current.columns()
-            plan = parts.flattener.plan(frame, current.item_columns(present))
-            wanted = current.item_columns(plan.schema)
-            rows = current.rows(plan.apply(frame), wanted, ingest_ms)
+            flattened, wanted = parts.columnar.rows(candidates, present)
+            rows = current.stamped(flattened, ingest_ms)
             if self._config.lake.strict:
                 rows = self._only_fitting(rows, candidates, written)
         with watch.step(Step.SCHEMA):
@@ -157,11 +138,6 @@ class TableWriter:
         seen = self._parts.history.newest(values(doubtful, "key"))
         in_history = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
         return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(in_history, newest["change_seq"])))
-
-    def _mark_rows(self, marks: pa.Table, ingest_ms: int) -> pa.Table:
-        change = to_frame(self._parts.spark, marks).withColumn("keeps_row", F.lit(False))
-        frame = change.select(F.struct("*").alias("_change"), F.lit(None).cast("string").alias("_rescued"))
-        return current.rows(frame, StructType(), ingest_ms)
 
 
 def _is_mark(changes: pa.Table) -> Any:
