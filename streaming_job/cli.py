@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 it failed; 2 wrong usage or configuration, nothing was started; 3 what was started did not come
 up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify` could not settle everything;
-7 `redrive` left dead letters that cannot be sent yet.
+7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem.
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 from config.errors import LakestreamError
 from infra.local.cli import app as local_app
-from streaming_job.operations import latency, redrive_command
+from streaming_job.operations import doctor, latency, redrive_command
 from streaming_job.operations.archive import app as archive_app
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(local_app, name="local")
 app.add_typer(archive_app, name="archive")
 app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
+app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
 ConfigOption = Annotated[

@@ -1,0 +1,87 @@
+"""How far the job is behind, against what the stream keeps: by the checkpoint's position and the record behind it."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef
+from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
+
+GUARD: Final = 0.75
+"""Past this share of the retention it is called a problem, long before anything is lost."""
+_CONCERN: Final = 0.25
+_READS_MAX: Final = 20
+"""Of empty answers before a record: normal on a quiet stretch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    kinesis: Any
+    now_s: Callable[[], float]
+
+    def findings(self, checkpoint: str) -> Iterator[Finding]:
+        check = "lag"
+        if "://" in checkpoint.removeprefix("file://"):
+            yield note(check, f"{checkpoint} is not on this machine", "ask the job: its lag is at /metrics")
+            return
+        offset = committed(Path(checkpoint.removeprefix("file://")))
+        if offset is None:
+            yield note(check, "no batch was committed yet", "start the job before the stream's retention is over")
+            return
+        for ref, position in offset.positions().items():
+            if not position.is_closed:
+                yield from self._of_shard(ref, position, offset)
+
+    def _of_shard(self, ref: ShardRef, position: Position, offset: Offset) -> Iterator[Finding]:
+        check = f"lag of {ref}"
+        summary = self.kinesis.describe_stream_summary(StreamName=ref.stream)["StreamDescriptionSummary"]
+        created_ms = round(summary["StreamCreationTimestamp"].timestamp() * 1000)
+        if created_ms != offset.streams[ref.stream].created_ms:
+            mend = "verify, then rebuild; start with a new checkpoint"
+            yield problem(check, "the stream was made anew since the job last read it: the job will stop", mend)
+            return
+        oldest_s = self._oldest_unread_s(ref, position)
+        if oldest_s is None:
+            yield ok(check, "the job has read it to its tip")
+            return
+        share = (self.now_s() - oldest_s) / (summary["RetentionPeriodHours"] * 3600)
+        what = f"the oldest unread record is {(self.now_s() - oldest_s) / 3600:.1f} h old, {share:.0%} of what is kept"
+        if share > GUARD:
+            mend = "raise the stream's retention now, then see why the job is behind or stopped"
+            yield problem(check, what, mend)
+        elif share > _CONCERN:
+            yield warning(check, what, "is the job running? `/healthz` and its log say")
+        else:
+            yield ok(check, what)
+
+    def _oldest_unread_s(self, ref: ShardRef, position: Position) -> float | None:
+        """When the first record behind the position arrived; None at the tip."""
+        iterator = self._iterator(ref, position)
+        for _ in range(_READS_MAX):
+            answer = self.kinesis.get_records(ShardIterator=iterator, Limit=1)
+            if answer["Records"]:
+                return float(answer["Records"][0]["ApproximateArrivalTimestamp"].timestamp())
+            iterator = answer.get("NextShardIterator")
+            if iterator is None or not answer.get("MillisBehindLatest"):
+                return None
+        return None
+
+    def _iterator(self, ref: ShardRef, position: Position) -> str:
+        where: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if position.kind is Kind.AFTER:
+            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": position.sequence}
+        elif position.kind is Kind.AT_MS:
+            where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": position.at_ms / 1000}
+        answer = self.kinesis.get_shard_iterator(StreamName=ref.stream, ShardId=ref.shard, **where)
+        return str(answer["ShardIterator"])
+
+
+def committed(checkpoint: Path) -> Offset | None:
+    """Where Spark's last committed batch ended; None before the first."""
+    done = [int(path.name) for path in checkpoint.glob("commits/*") if path.name.isdigit()]
+    if not done:
+        return None
+    *_, text = (checkpoint / "offsets" / str(max(done))).read_text(encoding="utf-8").splitlines()
+    return Offset.from_json(json.loads(text))
