@@ -23,7 +23,7 @@ from infra.local.emulator import Clients
 from infra.local.home import Home
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
-from infra.local.settings import load_local_settings
+from infra.local.settings import LocalSettings, load_local_settings
 from infra.local.stack import UpOptions
 from infra.local.stack import down as stack_down
 from infra.local.stack import up as stack_up
@@ -38,7 +38,8 @@ was started; 3 something did not come up or does not run; 4 no stack runs in thi
 
 
 _err = Console(stderr=True)
-_out = Console()
+# Paths are not cut where nobody looks at them on a screen.
+_out = Console(width=None if sys.stdout.isatty() else 200)
 
 app = typer.Typer(
     no_args_is_help=True, help="The embedded stack: AWS emulated on this machine, no account, no containers."
@@ -103,20 +104,23 @@ def up(
         _print_json(stack)
         return
     _err.print(f"ready after {time.monotonic() - began:.1f} s", **_AS_IS)
-    table = Table(show_header=False, box=None)
     for name in ("aws_endpoint", "stream", "bucket", "dashboard_url", "metrics_url"):
-        table.add_row(name, str(stack[name] or "none"))
-    table.add_row("stack.json", str(home.stack_file))
-    _out.print(table)
+        _out.print(f"{name:14} {stack[name] or 'none'}", **_AS_IS)
+    _out.print(f"{'stack.json':14} {home.stack_file}", **_AS_IS)
 
 
 @app.command(epilog=_EXIT_CODES)
 @_plainly
-def down(dir_: Dir = _DIR, config: Config = _CONFIG, *, as_json: AsJson = False) -> None:
-    """End the stack: job, delivery, mapping, emulator. With nothing running it says so and is content."""
+def down(
+    dir_: Dir = _DIR,
+    *,
+    within: Annotated[float, typer.Option(min=0.1, help="Seconds each process has before it is killed.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """End the stack, readers before what they read. With nothing running it says so and is content."""
     home = Home(dir_.absolute())
     with _err.status("ending") as shown:
-        ended = stack_down(home, load_local_settings(config), lambda name: shown.update(f"ending {name} …"))
+        ended = stack_down(home, LocalSettings(stop_within_s=within), lambda name: shown.update(f"ending {name} …"))
     if as_json:
         _print_json({"ended": ended})
         return

@@ -112,8 +112,13 @@ class Home:
 
     def stack(self) -> dict[str, object]:
         """What stack.json says, of a stack that runs."""
-        if not self.stack_file.exists() or not self.running():
+        if not (running := self.running()):
             raise NoStackError(f"no stack runs in {self.path}", hint="start one with `lakestream local up`")
+        if not self.stack_file.exists():
+            raise NoStackError(
+                f"a start in {self.path} was broken off and left {', '.join(process.name for process in running)}",
+                hint="end it with `lakestream local down`",
+            )
         value: dict[str, object] = json.loads(self.stack_file.read_text(encoding="utf-8"))
         return value
 

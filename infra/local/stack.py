@@ -73,6 +73,8 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     refuse_second(home)
     checks.port(options.port, "--port")
     checks.port(options.metrics_port, "--metrics-port")
+    if options.port and options.port == options.metrics_port:
+        raise NotPossibleError(f"--port and --metrics-port are both {options.port}", hint="0 takes a free one")
     return values
 
 
@@ -183,7 +185,12 @@ class _Start:
         log = self._home.logs / f"{name}.log"
         # Noted in the same breath, so that whatever interrupts us finds it in the list.
         with uninterrupted():
-            self._started.append(processes.start(name, command, env=env, log=log, cwd=self._home.path))
+            try:
+                self._started.append(processes.start(name, command, env=env, log=log, cwd=self._home.path))
+            except OSError as error:
+                raise NotReadyError(
+                    f"{name} cannot be started, {command[0]}: {error.strerror}", hint="run `make setup`"
+                ) from error
             self._home.remember(self._started)
 
     def _wait_answer(self, name: str, page: str) -> None:
@@ -251,7 +258,8 @@ def down(home: Home, settings: LocalSettings, say: Say) -> dict[str, bool]:
         ended = stop_all(home.processes(), settings.stop_within_s, say)
         home.stack_file.unlink(missing_ok=True)
         home.journal.unlink(missing_ok=True)
-        return {process.name: ended[process.name] for process in running}
+        names = {process.name for process in running}
+        return {name: in_time for name, in_time in ended.items() if name in names}
 
 
 def stop_all(started: list[Identity], within_s: float, say: Say = lambda _: None) -> dict[str, bool]:

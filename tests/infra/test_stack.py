@@ -233,6 +233,12 @@ def test_a_start_that_cannot_be_is_one_line_exit_code_2_and_no_process(
     assert not (tmp_path / "build" / "processes.json").exists()
 
 
+def test_one_port_for_two_is_refused(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    answer = local("up", "--no-job", "--dir", tmp_path, "--port", port, "--metrics-port", port)
+    assert (answer.code, answer.is_one_clear_line) == (2, True)
+
+
 def test_a_wrong_option_is_usage(tmp_path: Path) -> None:
     assert local("up", "--dir", tmp_path, "--port", "none").code == 2
 
@@ -325,6 +331,9 @@ def test_down_ends_what_a_killed_start_left(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=TIMEOUT_S)
     assert processes_in(tmp_path) != []
+    status = local("status", "--dir", tmp_path)
+    assert (status.code, status.is_one_clear_line) == (4, True)
+    assert "was broken off and left emulator" in status.err
     answer = local("down", "--dir", tmp_path, "--json")
     assert answer.code == 0
     assert answer.json["ended"]["emulator"]
