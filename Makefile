@@ -71,7 +71,7 @@ format: setup
 lock: setup  ## make the lock files anew (needs uv)
 	@for extra in dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header pyproject.toml --extra $$extra --output-file infra/locks/$$extra.txt; done
-	@for apart in stack check; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@for apart in stack check bridge; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header infra/locks/$$apart.in --output-file infra/locks/$$apart.txt; done
 
 clean:  ## remove what was built and what the demo left; keeps the environments

@@ -1,0 +1,114 @@
+"""How long a small commit takes after 100 of them and after 5,000, with upkeep in the pauses as in the job.
+
+`python tests/bench/bench_commits.py [--commits 5000] [--rows 50] [--keys 20000] [--no-upkeep]`. Engine rust, no Spark:
+what is timed is history and current as the pipeline writes them, one batch a second by the clock upkeep sees.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from envelopes import DAY_MS, Change, collected
+
+from config.settings import UpkeepSettings
+from streaming_job.pipeline import current, history
+from streaming_job.pipeline.arrow import moment, repeated
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import TableSpec, no_guard
+from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
+from streaming_job.pipeline.upkeep import Upkeep, compaction
+
+ITEM = StructType([StructField(f"c{n}", DoubleType() if n % 2 else StringType()) for n in range(20)])
+COLUMNS = StructType([*current.SYSTEM.fields, *ITEM.fields])
+LOG = {"delta.checkpointInterval": "100", "delta.logRetentionDuration": "interval 1 days"}
+WINDOW = 100
+
+
+class SecondsClock:
+    """One batch, one second."""
+
+    def __init__(self) -> None:
+        self.now_ms = DAY_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def rows_of(changes: pa.Table, now_ms: int) -> pa.Table:
+    count = changes.num_rows
+    item = {name: repeated(1.5 if n % 2 else "value", None, count) for n, name in enumerate(ITEM.names)}
+    ours = {
+        "_key": changes["key"], "_seq": changes["change_seq"], "_op": changes["op"], "_digest": changes["digest"],
+        "_deleted": repeated(False, pa.bool_(), count), "_ingest_ts": moment(now_ms, count),
+    }  # fmt: skip
+    given = ours | item
+    schema = arrow_schema(COLUMNS)
+    return pa.table([given.get(field.name, pa.nulls(count, field.type)) for field in schema], schema=schema)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commits", type=int, default=5_000)
+    parser.add_argument("--rows", type=int, default=50)
+    parser.add_argument("--keys", type=int, default=20_000)
+    parser.add_argument("--no-upkeep", action="store_true")
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        run(folder, options)
+
+
+def run(folder: str, options: argparse.Namespace) -> None:
+    rng, clock = random.Random(7), SecondsClock()
+    now = RustTable(TableSpec(Location(path=f"{folder}/current"), COLUMNS, properties=LOG))
+    past = RustTable(history.spec(Location(path=f"{folder}/history"), LOG))
+    settings = UpkeepSettings()
+    upkeep = Upkeep(settings, clock)
+    if not options.no_upkeep:
+        upkeep.take_on([compaction(table, settings, no_guard) for table in (now, past)])
+    spent: dict[str, list[float]] = {"history": [], "current": [], "upkeep": []}
+    for number in range(1, options.commits + 1):
+        clock.now_ms += 1_000
+        keys = rng.sample(range(options.keys), options.rows)
+        item = {"text": "x" * 500}
+        changes = collected(Change({"id": key}, number, new=item, created_ms=clock.now_ms) for key in keys)
+        rows = rows_of(changes, clock.now_ms)
+        for name, work in (
+            ("history", lambda changes=changes: history.write(past, changes, clock.now_ms, no_guard)),
+            ("current", lambda rows=rows: current.write(now, rows, no_guard)),
+            ("upkeep", upkeep.run_one),
+        ):
+            started = time.perf_counter()
+            work()
+            spent[name].append((time.perf_counter() - started) * 1000)
+        if number % WINDOW == 0 and (number in (WINDOW, options.commits) or number % 1_000 == 0):
+            report(number, spent)
+
+
+def report(number: int, spent: dict[str, list[float]]) -> None:
+    last = {name: values[-WINDOW:] for name, values in spent.items()}
+    print(
+        json.dumps(
+            {"commits": number}
+            | {f"{name}_ms_median": round(statistics.median(last[name]), 1) for name in ("history", "current")}
+            | {
+                f"{name}_ms_p95": round(statistics.quantiles(last[name], n=20)[-1], 1)
+                for name in ("history", "current")
+            }
+            | {"upkeep_ms_sum": round(sum(spent["upkeep"])), "upkeep_ms_longest": round(max(spent["upkeep"]))}
+        ),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
