@@ -1,0 +1,235 @@
+"""A month of lakestream in dollars: pure arithmetic on a load, a way to run it, and the price table.
+
+Quantities are what the services meter; where they round, so do we. What cannot be known beforehand (how well the
+archive compresses, how long an invocation takes) is an assumption with a name.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from config.errors import ConfigurationError
+from config.limits import (
+    KINESIS_RETENTION_H_MAX,
+    KINESIS_RETENTION_H_MIN,
+    MAPPING_POLLS_PER_SHARD_S,
+)
+from streaming_job.operations.cost_prices import Prices
+
+GB: Final = 10**9
+_SHARD_RECORDS_S: Final = 1_000
+_SHARD_BYTES_S: Final = 1024 * 1024
+_PUT_UNIT_BYTES: Final = 25 * 1024
+_READ_UNIT_BYTES: Final = 4 * 1024
+_DAY_H: Final = 24
+_WEEK_H: Final = 168
+_INFREQUENT_AFTER_DAYS: Final = 30
+_MONTH_DAYS: Final = 365 / 12
+
+ENVELOPE_BYTES: Final = 650
+"""What an envelope holds besides its images."""
+COMPRESSED: Final = 0.15
+"""Of the archive's gzip; and about what `history` takes in Parquet."""
+INVOCATION_MS: Final = 20.0
+RECORD_MS: Final = 0.1
+"""What one more record adds to an invocation."""
+LOG_BYTES: Final = 1_500
+"""An invocation's metrics and report lines."""
+COMMIT_PUTS: Final = 5
+"""Of one table's batch: data and log of `current` and `history`, and a share of latency and checkpoint."""
+COMMIT_GETS: Final = 10
+METRICS: Final = 14
+ALARMS: Final = 12
+KEYS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    changes_s: float
+    item_bytes: int = 2_500
+    old_images: bool = True
+    tables: int = 1
+    items: int = 1_000_000
+    """In the source tables, for `verify`."""
+
+    @property
+    def record_bytes(self) -> int:
+        return self.item_bytes * (2 if self.old_images else 1) + ENVELOPE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How it is run; defaults are the template's."""
+
+    mode: Literal["ON_DEMAND", "PROVISIONED"] = "ON_DEMAND"
+    shards: int = 1
+    retention_h: int = 168
+    fan_out: bool = False
+    memory_mb: int = 512
+    batch: int = 500
+    archive_days: int = 400
+    buffer_s: int = 60
+    commits_min: float = 60.0
+    """The merge cadence: batches a minute, each a commit of every table with changes."""
+    verifies_month: float = 30.0
+    hashes: bool = False
+    nodes: int = 1
+    databricks: bool = True
+
+    def check(self, load: Load) -> None:
+        if not KINESIS_RETENTION_H_MIN <= self.retention_h <= KINESIS_RETENTION_H_MAX:
+            raise ConfigurationError(
+                f"Kinesis cannot keep records for {self.retention_h} h",
+                hint=f"{KINESIS_RETENTION_H_MIN} to {KINESIS_RETENTION_H_MAX}",
+            )
+        needed = shards_for(load)
+        if self.mode == "PROVISIONED" and self.shards < needed:
+            raise ConfigurationError(
+                f"{self.shards} shards cannot take {load.changes_s:g} records of {load.record_bytes} bytes a second",
+                hint=f"{needed} can, if their keys spread evenly",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    service: str
+    what: str
+    quantity: float
+    unit: str
+    usd: float
+
+
+def shards_for(load: Load) -> int:
+    by_count = load.changes_s / _SHARD_RECORDS_S
+    return max(1, math.ceil(max(by_count, load.changes_s * load.record_bytes / _SHARD_BYTES_S)))
+
+
+def forecast(load: Load, way: Way, prices: Prices) -> list[Line]:
+    way.check(load)
+    month = _Month(load, way, prices)
+    return [*month.kinesis(), *month.bridge(), *month.archive(), *month.lake(), *month.operations(), *month.job()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Month:
+    load: Load
+    way: Way
+    prices: Prices
+
+    @property
+    def hours(self) -> float:
+        return self.prices.month_h
+
+    @property
+    def changes(self) -> float:
+        return self.load.changes_s * 3600 * self.hours
+
+    def _gb(self, *, rounded_to: int) -> float:
+        """Of the stream in a month, each record rounded up."""
+        return self.changes * math.ceil(self.load.record_bytes / rounded_to) * rounded_to / GB
+
+    # --- Kinesis ------------------------------------------------------------------------------------------------------
+
+    def kinesis(self) -> Iterator[Line]:
+        in_gb = self._gb(rounded_to=1024)
+        yield from self._on_demand(in_gb) if self.way.mode == "ON_DEMAND" else self._provisioned(in_gb)
+        long_h = max(0, self.way.retention_h - _WEEK_H)
+        if long_h:
+            kept = in_gb / self.hours * long_h
+            price = self.prices.kinesis.long_term_gb_month
+            yield Line("Kinesis", "kept past 7 days", kept, "GB-month", kept * price)
+
+    def _on_demand(self, in_gb: float) -> Iterator[Line]:
+        price = self.prices.kinesis
+        yield Line("Kinesis", "stream", self.hours, "hours", self.hours * price.on_demand_stream_h)
+        yield Line("Kinesis", "in", in_gb, "GB", in_gb * price.on_demand_in_gb)
+        job_price = price.on_demand_fan_out_gb if self.way.fan_out else price.on_demand_out_gb
+        yield Line("Kinesis", "out to the job", in_gb, "GB", in_gb * job_price)
+        yield Line("Kinesis", "out to the archive", in_gb, "GB", in_gb * price.on_demand_out_gb)
+        extended_h = max(0, min(self.way.retention_h, _WEEK_H) - _DAY_H)
+        if extended_h:
+            kept = in_gb / self.hours * extended_h
+            yield Line("Kinesis", "kept past 24 hours", kept, "GB-month", kept * price.extended_gb_month)
+
+    def _provisioned(self, in_gb: float) -> Iterator[Line]:
+        price = self.prices.kinesis
+        shard_h = self.way.shards * self.hours
+        units = self.changes * math.ceil(self.load.record_bytes / _PUT_UNIT_BYTES)
+        yield Line("Kinesis", "shards", shard_h, "shard-hours", shard_h * price.shard_h)
+        yield Line("Kinesis", "in", units, "units of 25 KB", units / 1e6 * price.put_units_million)
+        if self.way.fan_out:
+            usd = shard_h * price.fan_out_shard_h + in_gb * price.fan_out_gb
+            yield Line("Kinesis", "enhanced fan-out to the job", in_gb, "GB", usd)
+        if self.way.retention_h > _DAY_H:
+            yield Line("Kinesis", "kept past 24 hours", shard_h, "shard-hours", shard_h * price.extended_shard_h)
+
+    # --- the bridge ---------------------------------------------------------------------------------------------------
+
+    @property
+    def invocations(self) -> float:
+        """The mapping polls each of the table's shards 4 times a second; full batches come on top."""
+        polls_s = MAPPING_POLLS_PER_SHARD_S * self.load.tables
+        return max(min(self.load.changes_s, polls_s), self.load.changes_s / self.way.batch) * 3600 * self.hours
+
+    def bridge(self) -> Iterator[Line]:
+        seconds = (self.invocations * INVOCATION_MS + self.changes * RECORD_MS) / 1000
+        gb_s = seconds * self.way.memory_mb / 1024
+        price = self.prices.lambda_
+        yield Line("Lambda", "invocations", self.invocations, "calls", self.invocations / 1e6 * price.requests_million)
+        yield Line("Lambda", "duration", gb_s, "GB-seconds", gb_s * price.gb_s)
+        if self.way.hashes:
+            yield Line("Secrets Manager", "hash key", 1, "secrets", self.prices.secrets_manager.secret_month)
+
+    # --- archive ------------------------------------------------------------------------------------------------------
+
+    def archive(self) -> Iterator[Line]:
+        in_gb = self._gb(rounded_to=5 * 1024)
+        yield Line("Firehose", "in", in_gb, "GB", in_gb * self.prices.firehose.in_gb)
+        price = self.prices.s3
+        objects = min(self.changes, 3600 * self.hours / max(1, self.way.buffer_s))
+        yield Line("S3", "archive objects", objects, "PUTs", objects / 1000 * price.put_thousand)
+        stored = self.changes * self.load.record_bytes * COMPRESSED / GB
+        first_days = min(self.way.archive_days, _INFREQUENT_AFTER_DAYS)
+        later_days = self.way.archive_days - first_days
+        first, later = (stored * days / _MONTH_DAYS for days in (first_days, later_days))
+        yield Line("S3", "archive, first 30 days", first, "GB-month", first * price.standard_gb_month)
+        if later_days:
+            usd = later * price.infrequent_gb_month + objects / 1000 * price.transition_thousand
+            yield Line("S3", f"archive, to day {self.way.archive_days}", later, "GB-month", usd)
+
+    # --- lake ---------------------------------------------------------------------------------------------------------
+
+    def lake(self) -> Iterator[Line]:
+        price = self.prices.s3
+        commits = min(self.load.changes_s * 60, self.way.commits_min) * 60 * self.hours * self.load.tables
+        puts, gets = commits * COMMIT_PUTS, commits * COMMIT_GETS
+        usd = puts / 1000 * price.put_thousand + gets / 1000 * price.get_thousand
+        yield Line("S3", "merges' requests", puts + gets, "requests", usd)
+        grown = self.changes * self.load.record_bytes * COMPRESSED / GB
+        yield Line("S3", "history, each month's growth", grown, "GB-month", grown * price.standard_gb_month)
+
+    # --- what watches and proves --------------------------------------------------------------------------------------
+
+    def operations(self) -> Iterator[Line]:
+        watch = self.prices.cloudwatch
+        metrics = METRICS * self.load.tables
+        logs_gb = self.invocations * LOG_BYTES / GB
+        yield Line("CloudWatch", "metrics", metrics, "metrics", metrics * watch.metric_month)
+        yield Line("CloudWatch", "alarms", ALARMS, "alarms", ALARMS * watch.alarm_month)
+        yield Line("CloudWatch", "dashboard", 1, "dashboards", watch.dashboard_month)
+        yield Line("CloudWatch", "logs", logs_gb, "GB", logs_gb * watch.logs_gb)
+        yield Line("KMS", "keys", KEYS, "keys", KEYS * self.prices.kms.key_month)
+        read_units = self.load.items * self.way.verifies_month * math.ceil(self.load.item_bytes / _READ_UNIT_BYTES) / 2
+        price = self.prices.dynamodb.read_units_million
+        yield Line("DynamoDB", "verify's scans", read_units, "read units", read_units / 1e6 * price)
+
+    def job(self) -> Iterator[Line]:
+        if not self.way.nodes:
+            return
+        price = self.prices.job
+        node_h = self.way.nodes * self.hours
+        yield Line("Job", f"{price.instance}, {self.way.nodes} of them", node_h, "hours", node_h * price.instance_h)
+        if self.way.databricks:
+            dbu = node_h * price.dbu_per_h
+            yield Line("Job", "Databricks units", dbu, "DBU", dbu * price.dbu)
