@@ -88,7 +88,10 @@ def up(
     metrics_port: MetricsPort = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Start everything anew and wait until it is ready: emulator, resources, mapping, delivery, streaming job."""
+    """Start everything anew and wait until it is ready: emulator, template, mapping, delivery, streaming job.
+
+    Example: lakestream local up --port 4566
+    """
     settings = load_local_settings(config)
     home = Home(dir_.absolute())
     signal.signal(signal.SIGTERM, _interrupt)
@@ -117,7 +120,10 @@ def down(
     within: Annotated[float, typer.Option(min=0.1, help="Seconds each process has before it is killed.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """End the stack, readers before what they read. With nothing running it says so and is content."""
+    """End the stack, readers before what they read. With nothing running it says so and is content.
+
+    Example: lakestream local down
+    """
     home = Home(dir_.absolute())
     with _err.status("ending") as shown:
         ended = stack_down(home, LocalSettings(stop_within_s=within), lambda name: shown.update(f"ending {name} …"))
@@ -133,7 +139,10 @@ def down(
 @app.command(epilog=_EXIT_CODES)
 @_plainly
 def status(dir_: Dir = _DIR, *, as_json: AsJson = False) -> None:
-    """What runs, and what it holds. Exit code 3 when a process is gone or the job is not healthy."""
+    """What runs, and what it holds. Exit code 3 when a process is gone or the job is not healthy.
+
+    Example: lakestream local status --json
+    """
     found = stack_status(Home(dir_.absolute()))
     if as_json:
         _print_json({**asdict(found), "well": found.well})
@@ -155,7 +164,10 @@ def load(
     run: Annotated[str | None, typer.Option(help="Names the load: part of its keys. Default: the time.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write telemetry to the table at a rate. Exit code 1 when a write failed."""
+    """Write telemetry to the table at a rate. Exit code 1 when a write failed.
+
+    Example: lakestream local load --rate 100 --seconds 60 --seed 7
+    """
     stack: dict[str, Any] = Home(dir_.absolute()).stack()
     plan = LoadPlan(
         table=next(iter(stack["tables"])),
