@@ -1,12 +1,13 @@
 """The mapping killed in the middle of 10,000 changes, with the real bridge behind it: none lost, newest last."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from tests.support.local_workers import REGION, Aws, Workers, running_emulator, 
 
 pytestmark = pytest.mark.stack
 
+TABLES = Path(__file__).parents[2] / "config" / "tables"
 TABLE = "chargeminder-car-telemetry"
 STREAM = "changes"
 BUCKET = "lake"
 KEYS = 400
 ROUNDS = 25
-KILLS = 4
+KILLS = {"before": [4, 41], "after": [17, 63]}
+"""Batches in which the mapping is killed: before anything of them is sent, or when all is and nobody knows."""
 
 
 @pytest.fixture
@@ -51,21 +54,27 @@ def request(key: str, turn: int) -> dict[str, Any]:
     return {"PutRequest": {"Item": item}}
 
 
-def envelopes(aws: Aws) -> list[dict[str, Any]]:
-    """All that is in the stream; each shard in its order."""
-    kinesis = aws("kinesis")
-    found: list[dict[str, Any]] = []
-    for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
-        iterator = kinesis.get_shard_iterator(
-            StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        while True:
-            answer = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
-            found += [json.loads(record["Data"]) for record in answer["Records"]]
-            iterator = answer["NextShardIterator"]
-            if not answer["Records"] and not answer["MillisBehindLatest"]:
-                break
-    return found
+class Arrived:
+    """What is in the Kinesis stream, read on from look to look; each shard in its order."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._kinesis = aws("kinesis")
+        shards = self._kinesis.list_shards(StreamName=STREAM)["Shards"]
+        self._iterators = [
+            self._kinesis.get_shard_iterator(
+                StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            for shard in shards
+        ]
+        self.envelopes: list[dict[str, Any]] = []
+
+    def look(self) -> set[tuple[str, str]]:
+        """Every change that has arrived, by key and sequence number."""
+        for index, iterator in enumerate(self._iterators):
+            answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
+            self.envelopes += [json.loads(record["Data"]) for record in answer["Records"]]
+            self._iterators[index] = answer["NextShardIterator"]
+        return {(envelope["key"]["event_id"], envelope["seq"]) for envelope in self.envelopes}
 
 
 def changes_of(aws: Aws, arn: str) -> Counter[str]:
@@ -98,14 +107,19 @@ def arn(aws: Aws) -> str:
 
 
 def settings_for(aws: Aws, arn: str, folder: Path) -> dict[str, Any]:
-    rules = folder / "rules.json"
-    subprocess.run([sys.executable, "-m", "config.rules", str(rules)], check=True, capture_output=True)
+    rules, tables = folder / "rules.json", folder / "tables"
+    tables.mkdir()
+    for file in TABLES.glob(f"{TABLE}.*"):
+        shutil.copy(file, tables)
+    command = [sys.executable, "-m", "config.rules", str(rules), "--tables", str(tables)]
+    subprocess.run(command, check=True, capture_output=True)
     env = {
         "LAKESTREAM_STREAM": STREAM,
         "LAKESTREAM_BUCKET": BUCKET,
         "LAKESTREAM_RULES": str(rules),
         "POWERTOOLS_TRACE_DISABLED": "true",
         "SEEN": str(folder / "seen"),
+        "KILLS": json.dumps(KILLS),
     }
     return {
         "endpoint": aws.endpoint,
@@ -113,58 +127,56 @@ def settings_for(aws: Aws, arn: str, folder: Path) -> dict[str, Any]:
         "table": TABLE,
         "stream_arn": arn,
         "state_dir": str(folder / "state"),
-        "function": {"handler": "tests.support.counted_bridge.handler", "env": env, "timeout_s": 60},
+        "function": {"handler": "tests.support.deadly_bridge.handler", "env": env, "timeout_s": 60},
         "batch_size": 100,
         "bisect": True,
         "report_failures": True,
     }
 
 
-def run_and_kill(aws: Aws, settings: dict[str, Any], folder: Path) -> None:
-    """Killed again and again while the table is written to; the last start runs to the end."""
-    seen = folder / "seen"
+def run_and_kill(aws: Aws, arrived: Arrived, settings: dict[str, Any], folder: Path) -> int:
+    """Started again as often as it is killed, while the table is written to. Returns how often that was."""
     workers = Workers(folder)
     failures: list[Exception] = []
     writer = threading.Thread(target=write_rounds, args=(aws, failures))
     writer.start()
+    mapping = workers("mapping", settings)
+    kills = 0
 
-    def batches() -> int:
-        return len(seen.read_text().splitlines()) if seen.exists() else 0
+    def everything_arrived() -> bool:
+        nonlocal mapping, kills
+        if mapping.process.poll() == -signal.SIGKILL:
+            kills += 1
+            mapping = workers("mapping", settings)
+        return len(arrived.look()) >= KEYS * ROUNDS
 
     try:
-        for _ in range(KILLS):
-            enough = batches() + 10
-            mapping = workers("mapping", settings)
-            until(partial(lambda enough: batches() >= enough, enough), "it is in the middle of its work")
-            mapping.kill()
-        mapping = workers("mapping", settings)
-        writer.join()
+        until(everything_arrived, "every change is in Kinesis", within_s=120)
         assert failures == []
-        until(lambda: len(distinct(envelopes(aws))) >= KEYS * ROUNDS, "every change is in Kinesis")
         assert mapping.stop() == 0
     finally:
         writer.join()
         workers.end()
-
-
-def distinct(arrived: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    return {(envelope["key"]["event_id"], envelope["seq"]) for envelope in arrived}
+    return kills
 
 
 @pytest.mark.parametrize("parallelization", [1, 3])
 def test_a_mapping_killed_among_10000_changes_loses_none_and_leaves_each_keys_newest_last(
     aws: Aws, arn: str, tmp_path: Path, parallelization: int
 ) -> None:
-    run_and_kill(aws, settings_for(aws, arn, tmp_path) | {"parallelization": parallelization}, tmp_path)
+    settings = settings_for(aws, arn, tmp_path) | {"parallelization": parallelization}
+    arrived = Arrived(aws)
+    kills = run_and_kill(aws, arrived, settings, tmp_path)
+    assert kills == len(KILLS["before"]) + len(KILLS["after"])
     expected = changes_of(aws, arn)
     assert sum(expected.values()) == KEYS * ROUNDS
 
-    arrived = envelopes(aws)
-    assert Counter(key for key, _ in distinct(arrived)) == expected
+    distinct = arrived.look()
+    assert Counter(key for key, _ in distinct) == expected
     newest: dict[str, str] = {}
-    for key, seq in distinct(arrived):
+    for key, seq in distinct:
         newest[key] = max(seq, newest.get(key, ""))
-    last = {envelope["key"]["event_id"]: envelope for envelope in arrived}
+    last = {envelope["key"]["event_id"]: envelope for envelope in arrived.envelopes}
     assert {key: envelope["seq"] for key, envelope in last.items()} == newest
     for key, envelope in last.items():
         assert envelope["op"] == ("REMOVE" if key.endswith("0") else "MODIFY")
