@@ -23,11 +23,15 @@ def client(aws: AwsSettings, service: Any, *, attempts: int = 5, connections: in
     )
     create: Any = boto3.client  # its stubs know no service but by a literal
     return create(
-        service, region_name=aws.region, endpoint_url=aws.endpoint, config=config, **_credentials(aws.endpoint)
+        service, region_name=aws.region, endpoint_url=aws.endpoint, config=config, **_credentials(aws)
     )
 
 
-def _credentials(endpoint: str | None) -> dict[str, str]:
-    if endpoint is None or urlsplit(endpoint).hostname not in _LOOPBACK or "AWS_ACCESS_KEY_ID" in os.environ:
+def is_emulator(aws: AwsSettings) -> bool:
+    return aws.endpoint is not None and urlsplit(aws.endpoint).hostname in _LOOPBACK
+
+
+def _credentials(aws: AwsSettings) -> dict[str, str]:
+    if not is_emulator(aws) or "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
     return {"aws_access_key_id": _EMULATED, "aws_secret_access_key": _EMULATED}

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from config.limits import DYNAMODB_STREAM_RETENTION_H
 from config.settings import BucketSettings, Settings
 from config.tables import TableConfig
+from streaming_job.operations.clients import is_emulator
 from streaming_job.operations.doctor_findings import DENIED, Finding, code_of, note, ok, problem, warning
 
 _VIEWS: Final = {
@@ -80,7 +81,10 @@ class Source:
         if not mappings and not self._pipes(arn):
             yield problem(check, "no event source mapping or pipe reads the stream", "deploy the stack")
         for mapping in mappings:
-            yield from _mapping(check, mapping)
+            if is_emulator(self.settings.aws) and mapping.get("State") == "Disabled":
+                yield note(check, "is Disabled: the local stack reads the stream by a mapping of its own")
+            else:
+                yield from _mapping(check, mapping)
 
     def _pipes(self, arn: str) -> list[str]:
         """Those that run; none where nobody can tell, an emulator for one."""
