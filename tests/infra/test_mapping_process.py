@@ -1,6 +1,7 @@
 """The mapping as a process on the embedded stack: real stream, real execution environments, real destinations."""
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,7 +130,8 @@ def test_a_batch_given_up_lies_in_s3_with_its_whole_event(
     )
     mapping.logged("discarded")
     ((key, body),) = aws.objects(bucket).items()
-    assert key.startswith("dead-letters/mapping/aws/lambda/11111111-2222-3333-4444-555555555555/shardId-")
+    folder = "dead-letters/mapping/aws/lambda/11111111-2222-3333-4444-555555555555/shardId-"
+    assert re.fullmatch(rf"{folder}[0-9-]+/\d{{4}}/\d\d/\d\d/\d{{4}}-\d\d-\d\dT\d\d\.\d\d\.\d\d-[0-9a-f-]{{36}}", key)
     document = json.loads(body)
     assert document["requestContext"]["condition"] == "RetryAttemptsExhausted"
     assert document["responseContext"]["functionError"] == "Unhandled"

@@ -69,7 +69,7 @@ class S3OnFailure:
         now = datetime.now(UTC)
         body = _document(discard, self._settings, shard, now)
         body["payload"] = event_of(discard.batch.changes).decode()
-        name = f"aws/lambda/{self._settings.mapping_id}/{shard}/{now:%Y-%m-%dT%H.%M.%S}-{uuid.uuid4()}"
+        name = f"aws/lambda/{self._settings.mapping_id}/{shard}/{now:%Y/%m/%d/%Y-%m-%dT%H.%M.%S}-{uuid.uuid4()}"
         self._client.put_object(
             Bucket=self._to.bucket,
             Key=self._to.prefix + name,
