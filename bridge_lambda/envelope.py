@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from orjson import Fragment, dumps
 
 from bridge_lambda.errors import PoisonRecordError
-from bridge_lambda.images import MALFORMED, Image, canonical_text, encode, rooted, types_of
+from bridge_lambda.images import MALFORMED, Image, canonical, encode, rooted
 from bridge_lambda.rules import TableRules
 from config.limits import (
     GENERATION_DIGITS,
@@ -153,7 +153,7 @@ def _encode_snapshot(
 
 def key_text(keys: Image, rules: TableRules) -> str:
     """The masked key's canonical text: what `key` in the envelope and `_key` in the lake are."""
-    return canonical_text(rules.mask(keys)).decode()
+    return canonical(rules.mask(keys))[0].decode()
 
 
 def partition_key(key: str) -> str:
@@ -185,10 +185,8 @@ def _seal(
     claims_bucket: str,
 ) -> Change:
     """Masks, encodes and measures; images that do not fit go into a claim check."""
-    masked_keys = rules.mask(keys)
-    key = canonical_text(masked_keys)
-    # A key's numbers are normalised, so they are always literals.
-    key_types = rooted({pointer: tag for pointer, tag in types_of(masked_keys).items() if tag != "N"}, "/key")
+    key, key_types = canonical(rules.mask(keys))
+    key_types = rooted(key_types, "/key") if key_types else key_types
     images, types, digest = _encoded(new, old, rules)
     envelope: dict[str, Any] = {
         "v": VERSION,
@@ -197,7 +195,7 @@ def _seal(
         **head,
         "key": Fragment(key),
         **images,
-        "types": types | key_types,
+        "types": types | key_types if key_types else types,
         "digest": digest,
         "ref": None,
     }

@@ -85,14 +85,14 @@ def rooted(pointers: Mapping[str, str], root: str) -> dict[str, str]:
     return {root + pointer: tag for pointer, tag in pointers.items()}
 
 
-def canonical_text(image: Image) -> bytes:
-    """Plain JSON with names sorted and numbers normalised: what a `key` is written as."""
+def canonical(image: Image) -> tuple[bytes, dict[str, str]]:
+    """Plain JSON with names sorted and numbers normalised, and its types: what a `key` is written as."""
     numbers: list[str] = []
     lossy: list[str] = []
     tree = _map(image, numbers, lossy)
     if lossy or not _are_canonical(numbers):
-        return _canonical_with_care(image)
-    return dumps(tree, option=OPT_SORT_KEYS)
+        return _canonical_with_care(image), _lasting(types_of(image))
+    return dumps(tree, option=OPT_SORT_KEYS), {}
 
 
 # --- the hot walk -----------------------------------------------------------------------------------------------------
@@ -160,11 +160,16 @@ def _encode_with_care(image: Image, *, canonical: bool, digested: bool) -> Encod
     pointers = types_of(image)
     if not digested:
         return Encoded(text, pointers, None)
-    lasting = {pointer: tag for pointer, tag in pointers.items() if tag != "N"}
+    lasting = _lasting(pointers)
     form = text if canonical else _canonical_with_care(image)
     if lasting:
         form += b"\n" + dumps(lasting, option=OPT_SORT_KEYS)
     return Encoded(text, pointers, sha256(form).hexdigest())
+
+
+def _lasting(pointers: dict[str, str]) -> dict[str, str]:
+    """What stays of the types when numbers are normalised: those are always literals."""
+    return {pointer: tag for pointer, tag in pointers.items() if tag != "N"}
 
 
 def _canonical_with_care(image: Image) -> bytes:

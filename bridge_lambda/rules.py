@@ -7,7 +7,7 @@ reads one file and asks `read_secret` for the keys of tables that hash.
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -107,15 +107,18 @@ def find(image: Image, path: AttributePath) -> Image | None:
 
 _TIME_MS_MAX: Final = 10**14
 """The year 5138: what claims to be later is no time."""
+_TIME_DIGITS_MAX: Final = 14
 
 
 def _time_ms(typed: Image, ms_per_unit: int) -> int | None:
-    text = typed.get("N", typed.get("S"))
+    text: Any = typed.get("N", typed.get("S"))
     try:
-        time_ms = Decimal(text or "") * ms_per_unit
-    except (InvalidOperation, TypeError, ValueError):
+        # Most are digits alone, and int is four times as fast; the length keeps a long text from a long conversion.
+        is_whole = text.isdecimal() and len(text) <= _TIME_DIGITS_MAX
+        time_ms = (int(text) if is_whole else Decimal(text)) * ms_per_unit
+        return int(time_ms) if 0 <= time_ms < _TIME_MS_MAX else None
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
         return None
-    return int(time_ms) if time_ms.is_finite() and 0 <= time_ms < _TIME_MS_MAX else None
 
 
 def _comparable(typed: Image) -> tuple[str, Any]:
@@ -171,7 +174,10 @@ def _prune_below(value: Any, typed: Image, mask: Mask, secret: bytes) -> None:
         _prune(value, typed["M"], mask, secret)
     elif "L" in typed:
         for element, typed_element in zip(value, typed["L"], strict=True):
-            _prune_below(element, typed_element, mask, secret)
+            if "M" in typed_element:
+                _prune(element, typed_element["M"], mask, secret)
+            else:
+                _prune_below(element, typed_element, mask, secret)
 
 
 def hashed(typed: Image, secret: bytes) -> str:
