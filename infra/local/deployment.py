@@ -3,9 +3,8 @@ with it, taken out of its hands.
 """
 
 import functools
-import io
+import json
 import time
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from infra import validate
+from infra.artefact import Artefact, own_files
 from infra.local.checks import ROOT
 from infra.local.dropped import DROPPED, HANDLED, apply_dropped
 from infra.local.emulator import Clients, isolated_session
@@ -27,7 +27,6 @@ _ACCOUNT: Final = "000000000000"
 _ANY_REGION: Final = "us-east-1"
 _LOOK_EVERY_S: Final = 0.05
 _WITHIN_S: Final = 60.0
-_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +81,11 @@ def deploy(clients: Clients, values: Values, *, stack: str, rules: Path) -> Depl
 
 
 def _upload_artefact(clients: Clients, stack: str, rules: Path) -> tuple[str, str]:
-    """The function's own code, without its dependencies: here the local mapping runs it, in this environment."""
+    """The function's own code, without its libraries: here the local mapping runs it, in this environment."""
     bucket = _create(clients, f"{stack}-artefacts", Template.load(_BOOTSTRAP), {})["ArtefactBucket"]
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for path in sorted((ROOT / "bridge_lambda").glob("*.py")):
-            archive.writestr(zipfile.ZipInfo(f"bridge_lambda/{path.name}", _ZIP_TIME), path.read_bytes())
-        archive.writestr(zipfile.ZipInfo("rules.json", _ZIP_TIME), rules.read_bytes())
-    clients("s3").put_object(Bucket=bucket, Key="bridge.zip", Body=body.getvalue())
-    return bucket, "bridge.zip"
+    artefact = Artefact(own_files(json.loads(rules.read_text(encoding="utf-8"))))
+    clients("s3").put_object(Bucket=bucket, Key=artefact.key, Body=artefact.zipped())
+    return bucket, artefact.key
 
 
 def _create(clients: Clients, stack: str, template: Template, parameters: Mapping[str, str]) -> dict[str, str]:
