@@ -47,9 +47,9 @@ def life(draw: st.DrawFn, key: str, *, length_max: int) -> list[Change]:
 
 
 @st.composite
-def batches(draw: st.DrawFn, *, keys: int = 6, length_max: int = 6) -> list[list[Change]]:
+def batches(draw: st.DrawFn, *, keys_min: int = 1, keys: int = 6, length_max: int = 6) -> list[list[Change]]:
     """Lives laid into one stream, shuffled, some of it twice, cut anywhere, some batches run again."""
-    lives = [draw(life(f"k{number}", length_max=length_max)) for number in range(draw(st.integers(1, keys)))]
+    lives = [draw(life(f"k{number}", length_max=length_max)) for number in range(draw(st.integers(keys_min, keys)))]
     stream = [change for each in lives for change in each]
     stream += [stream[index] for index in draw(st.lists(st.integers(0, len(stream) - 1), max_size=len(stream)))]
     shuffled = draw(st.permutations(stream))

@@ -77,15 +77,13 @@ def table_config(name: str = "things", **lake: Any) -> TableConfig:
 
 
 def settings_for(root: Path, tables: Iterable[str], **more: Any) -> Settings:
-    return Settings.model_validate(
-        {
-            "aws": {"region": "us-east-1"},
-            "source": {"stream": "lakestream"},
-            "lake": {"root": str(root), "checkpoint": str(root / "checkpoint")},
-            "tables": list(tables),
-            **more,
-        }
-    )
+    given = {
+        "aws": {"region": "us-east-1"},
+        "source": {"stream": "lakestream"},
+        "lake": {"root": str(root), "checkpoint": str(root / "checkpoint")},
+        "tables": list(tables),
+    }
+    return Settings.model_validate(given | more)
 
 
 class LakeRig:
@@ -110,6 +108,12 @@ class LakeRig:
         frames = [self.frame(batch) for batch in batches]
         with self.pipeline(after_step) as pipeline:
             return [pipeline.process_batch(frame, number) for number, frame in enumerate(frames)]
+
+    def idle(self, pipeline: Pipeline, pauses: int = 6) -> None:
+        """A few minutes without a batch: time for all upkeep that is due."""
+        for _ in range(pauses):
+            self.clock.now_ms += 60_000
+            pipeline.between_batches()
 
     def frame(self, batch: Iterable[Change | bytes]) -> DataFrame:
         """As the source hands over a batch."""
