@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -38,7 +38,7 @@ from streaming_job.kinesis.errors import (
 from streaming_job.kinesis.fetch import Answer
 from streaming_job.kinesis.offsets import Kind, Position, ShardRef
 from streaming_job.kinesis.options import Options
-from streaming_job.kinesis.rows import decode_records, parse_json
+from streaming_job.kinesis.rows import Rows, deaggregate, decode_records, parse_json
 from streaming_job.kinesis.shards import Shard, StreamInfo
 
 _THROTTLES: Final = frozenset(
@@ -50,6 +50,8 @@ _THROTTLES: Final = frozenset(
         "Throttling",
         "RequestLimitExceeded",
         "TooManyRequestsException",
+        # A subscription that another one holds, or a stream in change: free again in seconds.
+        "ResourceInUseException",
     }
 )
 _DENIALS: Final = frozenset(
@@ -138,6 +140,53 @@ class AwsKinesis:
             next_iterator=answer.get("NextShardIterator"),
         )
 
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]:
+        """The events of one subscription; what breaks it is sorted as a call's error is."""
+        start: dict[str, Any] = {"Type": _ITERATOR_TYPES[position.kind]}
+        if position.kind is Kind.AFTER:
+            start["SequenceNumber"] = position.sequence
+        if position.kind is Kind.AT_MS:
+            # Cut to the whole second by botocore; rows before the time are dropped by the reader.
+            start["Timestamp"] = datetime.fromtimestamp(position.at_ms / 1000, UTC)
+        answer = self._call(
+            "SubscribeToShard",
+            str(ref),
+            lambda: self._client.subscribe_to_shard(
+                ConsumerARN=consumer_arn, ShardId=ref.shard, StartingPosition=start
+            ),
+        )
+        events = iter(answer["EventStream"])
+        while True:
+            event = self._call("SubscribeToShard", str(ref), lambda: next(events, None))
+            if event is None:
+                return
+            if "SubscribeToShardEvent" in event:
+                yield _pushed(event["SubscribeToShardEvent"])
+
+    def consumer(self, stream_arn: str, name: str) -> str | None:
+        """ARN of an active consumer, registered where it is missing; None while it is being made."""
+        try:
+            found = self._call(
+                "DescribeStreamConsumer",
+                name,
+                lambda: self._client.describe_stream_consumer(StreamARN=stream_arn, ConsumerName=name),
+            )["ConsumerDescription"]
+        except StreamMissingError:
+            self._call(
+                "RegisterStreamConsumer",
+                name,
+                lambda: self._client.register_stream_consumer(StreamARN=stream_arn, ConsumerName=name),
+            )
+            return None
+        return str(found["ConsumerARN"]) if found["ConsumerStatus"] == "ACTIVE" else None
+
+    def deregister(self, consumer_arn: str) -> None:
+        self._call(
+            "DeregisterStreamConsumer",
+            consumer_arn,
+            lambda: self._client.deregister_stream_consumer(ConsumerARN=consumer_arn),
+        )
+
     def _call(self, operation: str, subject: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
@@ -173,6 +222,24 @@ class AwsKinesis:
         if status >= 500:
             return TransientError(f"{operation}: {code or status}")
         return RejectedError(f"{operation} on {subject} was refused: {code}: {message}")
+
+
+def _pushed(event: Mapping[str, Any]) -> Answer:
+    records = event["Records"]
+    rows = Rows.of(
+        [record["SequenceNumber"] for record in records],
+        [round(record["ApproximateArrivalTimestamp"].timestamp() * 1000) for record in records],
+        [record["PartitionKey"] for record in records],
+        [record["Data"] for record in records],
+    )
+    return Answer(
+        rows=deaggregate(rows),
+        sequences=tuple(rows.sequences),
+        arrival_ms=rows.arrivals_ms[-1] if records else 0,
+        behind_ms=int(event.get("MillisBehindLatest") or 0),
+        # A shard's last event names its children and has nothing to continue with.
+        next_iterator=None if event.get("ChildShards") else event.get("ContinuationSequenceNumber"),
+    )
 
 
 def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:

@@ -69,6 +69,11 @@ class Backlog:
                 found = []
         return None
 
+    def shed(self) -> None:
+        """Let the rows go and keep the bounds: an executor reads them again."""
+        for segment in self.segments:
+            segment.rows = None
+
     @property
     def available(self) -> tuple[int, int]:
         return sum(s.count for s in self.segments), sum(s.size for s in self.segments)

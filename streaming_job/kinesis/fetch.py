@@ -47,6 +47,7 @@ class KinesisApi(Protocol):
     def list_shards(self, stream: str) -> tuple[Shard, ...]: ...
     def iterator(self, ref: ShardRef, position: Position, *, inclusive: bool = False) -> str: ...
     def get_records(self, iterator: str, limit: int) -> Answer: ...
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]: ...
 
 
 class Clock(Protocol):
@@ -216,6 +217,33 @@ class ShardReader:
                 iterator = answer.next_iterator
 
         return with_retries(first, self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}")
+
+
+@dataclass
+class SubscribedReader(ShardReader):
+    """Enhanced fan-out: Kinesis pushes what arrives, over a subscription that it ends every five minutes."""
+
+    consumer_arn: str = ""
+    _events: Iterator[Answer] | None = None
+
+    def jump(self, position: Position) -> None:
+        super().jump(position)
+        self._events = None
+
+    def _read_once(self, _limit: int) -> tuple[int, Answer]:
+        """How much comes is Kinesis' choice; the time is that before waiting: what is pushed was under way since."""
+        asked_ms = self.clock.now_ms()
+        while True:
+            if self._events is None:
+                self._pace.wait()
+                self._events = self.api.subscribe(self.consumer_arn, self.ref, self.position)
+            try:
+                return asked_ms, next(self._events)
+            except StopIteration:
+                self._events = None
+            except RetryableError:
+                self._events = None
+                raise
 
 
 def read_through(reader: ShardReader, end: Position, expected: int = 0) -> Iterator[Rows]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, Final
 
 from config.limits import KINESIS_GET_RECORDS_MAX
@@ -106,6 +107,12 @@ def _mode(text: str) -> str:
     return text.lower()
 
 
+def _id_type(text: str) -> str:
+    if text.lower() not in ("name", "arn"):
+        raise ValueError(f"{text!r} is neither name nor ARN")
+    return text.lower()
+
+
 def _position(text: str) -> InitialPosition:
     """`latest`, `trim_horizon`, `earliest`, an ISO time, or Databricks' JSON with `at_timestamp` and `format`."""
     word = text.strip()
@@ -182,7 +189,7 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
         "its ARN. Required: a name made up by the query would leave a consumer behind at each new checkpoint",
         "consumer_name",
     ),
-    OptionSpec("registeredConsumerIdType", "name", _SAME, "`name` or `ARN`"),
+    OptionSpec("registeredConsumerIdType", "name", _SAME, "`name` or `ARN`", None, _id_type),
     OptionSpec(
         "requireConsumerDeregistration",
         "false",
@@ -340,18 +347,22 @@ _BY_NAME: Final = {spec.name.lower(): spec for spec in SPECS}
 def parse_options(given: Mapping[str, str]) -> Options:
     """Typed options, or the first refusal. Names are compared without regard to case, as Spark's are."""
     values: dict[str, Any] = {}
-    arn_given = str(given.get("registeredConsumerIdType", "name")).lower() == "arn"
+    id_type = "name"
     for name, text in given.items():
         spec = _BY_NAME.get(name.lower())
         if spec is None:
-            raise OptionError.of(name, "is not known", hint=f"known are: {', '.join(s.name for s in SPECS)}")
+            near = get_close_matches(name.lower(), _BY_NAME, n=1)
+            hint = f"is {_BY_NAME[near[0]].name} meant?" if near else f"known are {', '.join(s.name for s in SPECS)}"
+            raise OptionError.of(name, "is not known", hint=hint)
         if spec.status == "not supported":
             raise OptionError.of(spec.name, "is not supported", hint=spec.meaning)
+        if spec.name == "registeredConsumerIdType":
+            id_type = _value(spec, str(text))
         if spec.field is not None:
             values[spec.field] = _value(spec, str(text))
     if "streams" not in values:
         raise OptionError.of("streamName", "is missing", hint="name the stream to read")
-    if arn_given and "consumer_name" in values:
+    if id_type == "arn" and "consumer_name" in values:
         values["consumer_arn"] = values.pop("consumer_name")
     options = Options(**values)
     _check_together(options)

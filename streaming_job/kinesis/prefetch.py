@@ -12,7 +12,15 @@ from streaming_job.kinesis.backlog import Backlog, Segment, take_all
 from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.catchup import Density, step_ms
 from streaming_job.kinesis.errors import DataLossError
-from streaming_job.kinesis.fetch import Answer, Counters, FetchLimits, KinesisApi, ShardReader, with_retries
+from streaming_job.kinesis.fetch import (
+    Answer,
+    Counters,
+    FetchLimits,
+    KinesisApi,
+    ShardReader,
+    SubscribedReader,
+    with_retries,
+)
 from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef, newer
 from streaming_job.kinesis.options import Options
 from streaming_job.kinesis.shards import Listing, StreamInfo, adopt, prune, readable, vanished
@@ -22,6 +30,7 @@ PROBE_RECORDS: Final = 200
 PROBE_ANSWERS_MAX: Final = 20
 SCOUT_MS_MIN: Final = 1_000
 """Between two probes: the executors read the same shard, and five calls a second are for both."""
+_NO_LIMIT: Final = 2**62
 REFRESHES_A_RETENTION: Final = 24
 """An idle shard's `seen_ms` is written this often in a retention, at the price of an empty batch."""
 
@@ -73,7 +82,12 @@ class Tail:
         self._owner = owner
         self._stopped = threading.Event()
         self._clock = StoppableClock(self._stopped)
-        self._reader = ShardReader(owner.api, ref, start, limits, self._clock, counters)
+        consumer_arn = owner.consumers.get(ref.stream)
+        self._reader = (
+            SubscribedReader(owner.api, ref, start, limits, self._clock, counters, consumer_arn=consumer_arn)
+            if consumer_arn
+            else ShardReader(owner.api, ref, start, limits, self._clock, counters)
+        )
         self._density: Density | None = None
         self._arrival_ms = 0
         self._step_ms: int | None = None
@@ -102,7 +116,7 @@ class Tail:
                 self._owner.changed.notify_all()
 
     def has_room(self, held_bytes: int, held_bytes_max: int) -> bool:
-        if self._stopped.is_set():
+        if self._stopped.is_set() or self._owner.wants_everything:
             return True
         if self._scouting:
             return sum(1 for segment in self.backlog.segments if segment.rows is None) < SPANS_AHEAD
@@ -185,12 +199,18 @@ class Tail:
 class Prefetcher:
     """All shards' threads, and the plan of the next batch from what they hold."""
 
-    def __init__(self, api: KinesisApi, options: Options, catalog: Catalog) -> None:
+    def __init__(
+        self, api: KinesisApi, options: Options, catalog: Catalog, consumers: Mapping[str, str] | None = None
+    ) -> None:
         self.api = api
+        self.consumers = dict(consumers or {})
+        """Enhanced fan-out: the consumer's ARN by stream."""
         self.options = options
         self.changed = threading.Condition()
         self.cutoff_ms: int | None = None
         """Available-now: nothing that arrived later is read."""
+        self.wants_everything = False
+        """A trigger without limits is waiting: the threads read to the tip without a pause."""
         self.counters: dict[ShardRef, Counters] = {}
         self._clock = SystemClock()
         self._catalog = catalog
@@ -217,18 +237,22 @@ class Prefetcher:
     def read_until_now(self) -> None:
         self.cutoff_ms = self._clock.now_ms()
 
-    def plan(self, start: Offset, rows_max: int, bytes_max: int) -> Offset:
-        """The end of the next batch; `start` itself when there is nothing to read."""
+    def plan(self, start: Offset, limits: tuple[int, int] | None) -> Offset:
+        """The end of the next batch, within rows and bytes or (None) with all there is; `start` if nothing."""
         self._look_at_streams()
         listing = self._catalog.listing()
         offset = self._without_vanished(prune(adopt(start, listing), listing), listing)
         self._follow(readable(offset, listing))
         with self.changed:
-            self._wait_for_rows()
+            if limits is None:
+                self._wait_for_everything()
+            else:
+                self._wait_for_rows()
             for tail in self._tails.values():
                 if tail.error is not None:
                     raise tail.error
-            ends = take_all({ref: tail.backlog for ref, tail in self._tails.items()}, rows_max, bytes_max)
+            backlogs = {ref: tail.backlog for ref, tail in self._tails.items()}
+            ends = take_all(backlogs, *(limits or (_NO_LIMIT, _NO_LIMIT)))
             self.changed.notify_all()
         planned = offset.moved(ends)
         if any(position.is_closed for position in ends.values()):
@@ -296,6 +320,18 @@ class Prefetcher:
             if self.cutoff_ms is None and left_s <= 0:
                 return
             self.changed.wait(1.0 if self.cutoff_ms is not None else left_s)
+
+    def _wait_for_everything(self) -> None:
+        """Until each shard was seen at its tip once; what does not fit the buffer is left to the executors."""
+        asked_ms = self._clock.now_ms()
+        self.wants_everything = True
+        self.changed.notify_all()
+        while not all(t.error or t.finished or t.backlog.tip_ms >= asked_ms for t in self._tails.values()):
+            self.changed.wait(1.0)
+            if self.held_bytes() > self.options.buffer_bytes_max:
+                for tail in self._tails.values():
+                    tail.backlog.shed()
+        self.wants_everything = False
 
     def _is_worth_a_batch(self, start: Offset, planned: Offset) -> bool:
         """Rows, or a shard's life, or a `seen_ms` that is getting too old to tell idle from trimmed."""

@@ -14,11 +14,12 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadLimit, ReadMaxRows, SupportsTriggerAvailableNow
 from pyspark.sql.types import StructType
 
-from streaming_job.kinesis.aws import connect
+from streaming_job.kinesis.aws import AwsKinesis, connect
 from streaming_job.kinesis.backlog import runs
 from streaming_job.kinesis.catalog import Catalog
+from streaming_job.kinesis.consumers import consumer_arns, deregister
 from streaming_job.kinesis.errors import DataLossError, OffsetError
-from streaming_job.kinesis.fetch import KinesisApi, ShardReader, read_through
+from streaming_job.kinesis.fetch import ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher, SystemClock, fetch_limits
@@ -75,7 +76,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         accepted = self._accepted(begin)
         if accepted.fresh:
             return accepted.written().to_json()
-        planned = self._running().plan(accepted, *self._limits(limit))
+        planned = self._running().plan(accepted, self._limits(limit))
         return start if planned == begin else planned.to_json()
 
     def reportLatestOffset(self) -> dict[str, Any] | None:  # noqa: N802 - Spark's name
@@ -113,6 +114,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def stop(self) -> None:
         if self._prefetcher:
             self._prefetcher.stop()
+            deregister(self._api, self._options, self._prefetcher.consumers.values(), SystemClock())
 
     # On the executors.
 
@@ -129,7 +131,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     # The parts.
 
     @cached_property
-    def _api(self) -> KinesisApi:
+    def _api(self) -> AwsKinesis:
         return connect(self._options)
 
     @cached_property
@@ -155,16 +157,17 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _running(self) -> Prefetcher:
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._api, self._options, self._catalog)
+            consumers = consumer_arns(self._api, self._options, self._catalog.infos().values(), SystemClock())
+            self._prefetcher = Prefetcher(self._api, self._options, self._catalog, consumers)
             if self._available_now:
                 self._prefetcher.read_until_now()
         return self._prefetcher
 
-    def _limits(self, limit: ReadLimit) -> tuple[int, int]:
+    def _limits(self, limit: ReadLimit) -> tuple[int, int] | None:
         if isinstance(limit, ReadMaxRows):
             return limit.max_rows, self._options.batch_bytes_max
         if isinstance(limit, ReadAllAvailable):
-            return 2**62, 2**62
+            return None
         return self._options.batch_rows_max, self._options.batch_bytes_max
 
     def _initial_position(self, infos: dict[str, StreamInfo]) -> Position:

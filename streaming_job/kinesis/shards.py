@@ -33,7 +33,8 @@ def initial_offset(infos: Iterable[StreamInfo], listing: Listing, start: Positio
     after that time is read before it, by the rule of `readable`.
     """
     return Offset(
-        {info.name: StreamOffset(info.created_ms, {shard.id: start for shard in listing[info.name]}) for info in infos}
+        {info.name: StreamOffset(info.created_ms, {shard.id: start for shard in listing[info.name]}) for info in infos},
+        fresh=True,
     )
 
 

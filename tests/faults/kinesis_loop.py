@@ -14,7 +14,7 @@ from pyspark.sql.streaming.datasource import ReadLimit
 
 from streaming_job.kinesis.options import parse_options
 from streaming_job.kinesis.progress import ShardProgress, shard_progress
-from streaming_job.kinesis.reader import KinesisStreamReader
+from streaming_job.kinesis.reader import KinesisStreamReader, RangePartition
 from tests.faults.kinesis_servers import REGION
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class MicroBatches:
     log: list[str] = field(default_factory=list)
     """The offset log: the end of each batch. The last may not be committed."""
     committed: int = 0
+    ranges: int = 0
+    """Tasks that read Kinesis themselves, instead of carrying the driver's rows."""
     _reader: KinesisStreamReader | None = None
 
     @property
@@ -111,6 +113,7 @@ class MicroBatches:
         tasks = reader.partitions(start, json.loads(self.log[index]))
         batch: list[Row] = []
         for task in copied(list(tasks)):
+            self.ranges += isinstance(task, RangePartition)
             worker = copied(reader)
             for record_batch in worker.read(task):
                 batch += [_row(values, index) for values in record_batch.to_pylist()]

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from streaming_job.kinesis.errors import DataLossError, DeniedError, StreamMissingError, UnavailableError
+from streaming_job.kinesis.errors import (
+    DataLossError,
+    DeniedError,
+    OptionError,
+    StreamMissingError,
+    UnavailableError,
+)
 from tests.faults.kinesis_loop import MicroBatches
 from tests.faults.kinesis_proxy import Body, BreakingProxy, Fault, breaking_proxy
 
@@ -217,3 +223,34 @@ def test_a_stream_made_anew_is_refused_and_on_request_read_from_its_beginning(
     query.until(lambda rows: len(rows) >= 20, "the new stream's records")
     query.restart()
     assert sorted(query.data())[10:] == [f"{n:06d}".encode() for n in range(50, 60)]
+
+
+def test_with_enhanced_fan_out_records_are_pushed_once_in_order_and_a_restart_continues(
+    kinesis: Any, kinesis_endpoint: str, new_stream: NewStream
+) -> None:
+    stream = new_stream(kinesis_endpoint, 2)
+    expected = put(kinesis, stream, 0, 200)
+    options = {"consumerMode": "efo", "registeredConsumerId": "lake", "requireConsumerDeregistration": "true"}
+    query = MicroBatches(kinesis_endpoint, stream, options)
+    query.until(lambda rows: len(rows) >= 200, "what was there")
+    expected += put(kinesis, stream, 200, 100)
+    query.until(lambda rows: len(rows) >= 300, "what was pushed")
+    arn = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["StreamARN"]
+    consumers = kinesis.list_stream_consumers(StreamARN=arn)["Consumers"]
+    assert [consumer["ConsumerName"] for consumer in consumers] == ["lake"]
+    query.restart()
+    assert kinesis.list_stream_consumers(StreamARN=arn)["Consumers"] == []
+    expected += put(kinesis, stream, 300, 50)
+    query.until(lambda rows: len(rows) >= 350, "what came after the restart")
+    query.restart()
+    assert sorted(query.data()) == expected
+
+
+def test_a_consumer_of_another_stream_is_refused(kinesis_endpoint: str, new_stream: NewStream) -> None:
+    stream = new_stream(kinesis_endpoint, 1)
+    other = "arn:aws:kinesis:us-east-1:000000000000:stream/other/consumer/c:1"
+    options = {"consumerMode": "efo", "registeredConsumerId": other, "registeredConsumerIdType": "ARN"}
+    query = MicroBatches(kinesis_endpoint, stream, options)
+    query.step()
+    with pytest.raises(OptionError, match="registeredConsumerId"):
+        query.step()

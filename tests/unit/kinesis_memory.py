@@ -1,7 +1,7 @@
 """Kinesis in memory: shards, parents, trimming by age, iterators that expire, faults on demand."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streaming_job.kinesis.errors import IteratorExpiredError, StreamMissingError
@@ -133,6 +133,16 @@ class MemoryKinesis:
             behind_ms=behind_ms,
             next_iterator=None if at_end else self._issue(shard_id, found[-1].sequence + 1 if found else floor),
         )
+
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]:
+        """A subscription that ends, as Kinesis', after some events."""
+        self.calls.append("subscribe")
+        iterator: str | None = self.iterator(ref, position)
+        for _ in range(2):
+            if iterator is not None:
+                answer = self.get_records(iterator, 10_000)
+                iterator = answer.next_iterator
+                yield answer
 
     def _left(self, shard: str) -> list[MemoryRecord]:
         horizon_ms = self.clock.ms - self.retention_ms

@@ -60,7 +60,7 @@ def test_a_number_has_one_canonical_text_of_the_same_value(number: str) -> None:
     text = canonical_number(number)
     assert Decimal(text) == Decimal(number)
     assert canonical_number(text) == text
-    assert json.loads(text, parse_int=Literal, parse_float=Literal) == text
+    assert parse(text) == Literal(text)
     assert "E" not in text
     assert text != "-0"
 

@@ -171,6 +171,7 @@ SETTINGS: dict[str, Any] = {"region": "us-east-1", "table": "cars", "stream_arn"
         {"retries_max": -2},
         {"retries_max": 10_001},
         {"age_max_s": 604_801},
+        {"age_max_s": 59},
         {"starting_position": "AT_TIMESTAMP"},
         {"table": "bikes"},
         {"stream_arn": "arn:aws:kinesis:us-east-1:000000000000:stream/s"},
