@@ -49,14 +49,14 @@ def exact_line(line: str) -> ExactLine | None:
     paths = frozenset(path for image in ("new", "old") for path in _quoted(envelope.get(image), ()))
     if not paths and not numeric:
         return None
-    return ExactLine(_text(envelope), _key_as_written(line) if numeric else _text(key), paths)
+    return ExactLine(_text(envelope), key_as_written(line) if numeric else _text(key), paths)
 
 
 class _Literal(str):
     __slots__ = ()
 
 
-def _key_as_written(line: str) -> str:
+def key_as_written(line: str) -> str:
     """Keys are maps of strings, numbers and base64."""
     key = json.loads(line, parse_int=_Literal, parse_float=_Literal)["key"]
     parts = (f"{_text(name)}:{value if isinstance(value, _Literal) else _text(value)}" for name, value in key.items())

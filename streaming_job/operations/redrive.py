@@ -22,7 +22,7 @@ _READS_AT_ONCE: Final = 8
 _LETTERS_AT_ONCE: Final = 200
 _RECORDS_AT_ONCE: Final = 2_000
 _BYTES_AT_ONCE: Final = 32 * 1024 * 1024
-_PATIENCE_MS: Final = 60_000.0
+PATIENCE_MS: Final = 60_000.0
 """For one portion to reach Kinesis, throttling included."""
 _EXAMPLES_MAX: Final = 5
 
@@ -172,7 +172,7 @@ class Redrive:
     def _published(
         self, entries: Sequence[Entry], records: Sequence[_Record], stay: dict[str, BridgeError]
     ) -> Published:
-        deadline_ms = self.clock.elapsed_ms() + _PATIENCE_MS
+        deadline_ms = self.clock.elapsed_ms() + PATIENCE_MS
         return publish(
             entries,
             self.publisher,

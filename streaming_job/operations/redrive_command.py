@@ -1,8 +1,9 @@
 """`lakestream redrive`: its options, the parts it is made of, and what it prints."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from config.errors import ConfigurationError
 from config.settings import BucketSettings, Settings
 from streaming_job.operations.redrive import Redrive, Report
 from streaming_job.operations.redrive_letters import Letters, Place
+
+if TYPE_CHECKING:
+    from streaming_job.operations.redrive_rejects import RedriveRejects
 
 DEAD_LETTERS_STAY: Final = 7
 EXIT_CODES: Final = """Exit codes: 0 none is left; 1 it stopped half way, what was sent is marked; 2 wrong usage or
@@ -25,12 +29,20 @@ def redrive(
     *,
     config: Annotated[Path, typer.Option("--config", help="The job's configuration.")] = Path("build/job.yaml"),
     table: Annotated[str | None, typer.Option(help="Only this source table's dead letters of the bridge.")] = None,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="What the job rejected, in place of dead letters.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --rejects: also what this release has sent before.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent and what stays; send nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Send dead letters through the bridge's code into Kinesis again, in the order the changes happened.
+
+    With --rejects: what the job could not decode, as it was, for a release that can, or a claim check put back.
 
     Mend the cause first (rules, permissions); --dry-run says what would still be refused. What was sent gets a receipt
     under redriven/ and leaves dead-letters/, so that a second run finds nothing. An old change never overwrites a newer
@@ -43,10 +55,18 @@ def redrive(
     settings = load_settings(config)
     if settings.bucket is None:
         raise ConfigurationError(f"{config} names no bucket", hint="add `bucket: {name: …}`")
-    places = _places(settings.bucket, table)
-    with _bar() as bar:
+    if again and not rejects:
+        raise ConfigurationError("--again goes with --rejects", hint="a dead letter that was sent is gone")
+    if table is not None and rejects:
+        raise ConfigurationError("--table does not go with --rejects", hint="all of them are sent, each once")
+    with _bar() as bar, ExitStack() as cleanup:
         task = bar.add_task("would redrive" if dry_run else "redriving", total=None)
-        redriving = _redriving(settings, settings.bucket, places, dry_run=dry_run)
+        redriving: Redrive | RedriveRejects = (
+            _of_rejects(settings, settings.bucket, cleanup, again=again)
+            if rejects
+            else _of_letters(settings, settings.bucket, _places(settings.bucket, table))
+        )
+        redriving.dry_run = dry_run
         redriving.show = lambda done, total: bar.update(task, completed=done, total=total)
         report = redriving.run()
     if as_json:
@@ -67,7 +87,7 @@ def _places(bucket: BucketSettings, table: str | None) -> list[Place]:
     return places
 
 
-def _redriving(settings: Settings, bucket: BucketSettings, places: list[Place], *, dry_run: bool) -> Redrive:
+def _of_letters(settings: Settings, bucket: BucketSettings, places: list[Place]) -> Redrive:
     from bridge_lambda.dead_letters import S3Store  # noqa: PLC0415 - see redrive
     from bridge_lambda.publisher import KinesisPublisher, SystemClock  # noqa: PLC0415
     from streaming_job.operations.clients import client  # noqa: PLC0415
@@ -82,7 +102,34 @@ def _redriving(settings: Settings, bucket: BucketSettings, places: list[Place], 
         store=S3Store(lambda: s3, bucket.name, bucket.dead_letter_key),
         bucket=bucket.name,
         clock=SystemClock(),
-        dry_run=dry_run,
+    )
+
+
+def _of_rejects(settings: Settings, bucket: BucketSettings, cleanup: ExitStack, *, again: bool) -> "RedriveRejects":
+    from bridge_lambda.publisher import KinesisPublisher, SystemClock  # noqa: PLC0415 - see redrive
+    from streaming_job.operations.clients import client  # noqa: PLC0415
+    from streaming_job.operations.redrive_rejects import (  # noqa: PLC0415
+        DeltaRejects,
+        Receipts,
+        RedriveRejects,
+        RejectRows,
+        SparkRejects,
+    )
+    from streaming_job.pipeline.locations import Lake  # noqa: PLC0415
+    from streaming_job.spark import spark_session  # noqa: PLC0415
+
+    location = Lake(settings.lake).shared("rejects")
+    rows: RejectRows
+    if location.path is not None:
+        rows = DeltaRejects(location.path)
+    else:
+        rows = SparkRejects(cleanup.enter_context(spark_session("lakestream-redrive", settings.spark)), location.sql)
+    return RedriveRejects(
+        rejects=rows,
+        receipts=Receipts(client(settings.aws, "s3"), bucket.name),
+        publisher=KinesisPublisher(client(settings.aws, "kinesis", attempts=1), settings.source.stream),
+        clock=SystemClock(),
+        again=again,
     )
 
 
