@@ -25,8 +25,8 @@ from pyspark.sql.types import (
 )
 
 from config.errors import LakestreamError
-from config.tables import ColumnRule, TableConfig
-from streaming_job.pipeline.naming import attribute_segments, distinct_name, plain_name, pointer
+from config.tables import ColumnRule, TableConfig, split_path
+from streaming_job.pipeline.naming import distinct_name, plain_name, pointer
 
 # What a value is, one letter each: they stand before the path in a slot ("s/vehicle/make").
 STRING: Final = "s"
@@ -190,7 +190,7 @@ def _key_type(dynamodb_type: str, rule: ColumnRule | None) -> DataType:
 
 def path_of(attribute: str) -> str:
     """The path of an attribute as a rules file writes it."""
-    return pointer(attribute_segments(attribute))
+    return pointer(split_path(attribute))
 
 
 def declared_type(rule: ColumnRule) -> DataType:

@@ -12,7 +12,15 @@ from pyspark.sql import DataFrame
 from config.limits import GENERATION_DIGITS, SEQUENCE_DIGITS
 from config.tables import TableConfig
 from streaming_job.pipeline.columns import key_columns
-from streaming_job.pipeline.jsontext import STRICT_OPTIONS, has_floats, is_in, literal, mark_floats, unmark_floats
+from streaming_job.pipeline.jsontext import (
+    STRICT_OPTIONS,
+    has_floats,
+    has_lone_surrogate,
+    is_in,
+    literal,
+    mark_floats,
+    unmark_floats,
+)
 from streaming_job.pipeline.keys import is_key_of
 
 _VERSION: Final = 1
@@ -105,6 +113,7 @@ def _reject(tables: Mapping[str, TableConfig]) -> str:
         "data IS NULL": "'no data'",
         "NOT is_valid_utf8(text)": "'not UTF-8'",
         "coalesce(parsed.z != xxhash64(text) OR size(parsed.e) != 1 OR get(parsed.e, 0) IS NULL, true)": "'malformed JSON'",
+        has_lone_surrogate("text"): "'half a surrogate pair'",
         f"coalesce(e.v != {_VERSION}, true)": "concat('unknown envelope version ', coalesce(CAST(e.v AS string), '?'))",
         "parsed.misfit IS NOT NULL": "'a field has another type than the envelope says'",
         **{f"e.`{name}` IS NULL": f"'{name} is missing'" for name in _NEVER_NULL},

@@ -25,7 +25,7 @@ from streaming_job.pipeline.columns import (
     columns_of,
     path_of,
 )
-from streaming_job.pipeline.jsontext import is_in, literal, quote
+from streaming_job.pipeline.jsontext import is_in, literal, number_token, quote
 from streaming_job.pipeline.keys import key_value, parsed_key
 from streaming_job.pipeline.leaves import leaves
 from streaming_job.pipeline.values import converted, is_exact_double, is_finite, zone_of
@@ -35,8 +35,6 @@ _CONSUMED: Final = frozenset({"data", "new", "old", "types", "ref", "reject"})
 
 _NATURAL: Final = (StringType(), DoubleType(), BooleanType(), BinaryType())
 """What from_json makes of a slot by itself; any other type is converted from the slot's text."""
-
-_JSON_NUMBER: Final = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True)
@@ -200,5 +198,7 @@ def _json_object(entries: str, name: str, field: str, value: str) -> str:
 
 def _raw_json(kind: str, raw: str) -> str:
     """A leaf's raw text as the JSON it was."""
-    number = f"CASE WHEN {raw} RLIKE {literal(_JSON_NUMBER)} THEN {raw} ELSE {quote(raw)} END"
-    return f"CASE WHEN {kind} IN ('{STRING}', '{BINARY}') THEN {quote(raw)} WHEN {kind} = '{NUMBER}' THEN {number} ELSE {raw} END"
+    return (
+        f"CASE WHEN {kind} IN ('{STRING}', '{BINARY}') THEN {quote(raw)} "
+        f"WHEN {kind} = '{NUMBER}' THEN {number_token(raw)} ELSE {raw} END"
+    )

@@ -17,6 +17,10 @@ _FLOAT: Final = rf'\G((?:[^"\d-]++|"{_STRING_BODY}|{_INTEGER})*+)(-?\d++[.eE][\d
 _STUFFABLE: Final = rf"""\G([^"]*+(?:"(?!['#]){_STRING_BODY}[^"]*+)*+)"(['#]{_STRING_BODY})"""
 _MARKED: Final = rf"""(?s)"#([^"]*+)"|(")'({_STRING_BODY})"""
 _STUFFED: Final = rf"""(?s)"#([^"]*+)"|(")'?({_STRING_BODY})"""
+_NUMBER: Final = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
+_LONE_SURROGATE: Final = (
+    r"(?i)\G(?:[^\\]++|\\[^u]|\\u(?!d[89a-f])[0-9a-f]{4}|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})*+\\ud[89a-f]"
+)
 _NEEDS_ESCAPE: Final = r'["\\\x00-\x1f]'
 
 STRING_TOKEN: Final = '"' + _STRING_BODY
@@ -73,11 +77,21 @@ def has_floats(text: str) -> str:
     return f"({text} RLIKE {literal(_FLOAT)})"
 
 
+def has_lone_surrogate(text: str) -> str:
+    """Half a character, which JSON can escape and UTF-8 cannot hold: Spark would make it a question mark."""
+    return f"(contains(lower({text}), {literal(chr(92) + 'ud')}) AND {text} RLIKE {literal(_LONE_SURROGATE)})"
+
+
 def quote(text: str) -> str:
     """A JSON string token; the slow way only for text that needs escapes."""
     listed = f"to_json(array({text}))"
     escaped = f"substring({listed}, 2, length({listed}) - 2)"
     return f"CASE WHEN {text} RLIKE {literal(_NEEDS_ESCAPE)} THEN {escaped} ELSE concat('\"', {text}, '\"') END"
+
+
+def number_token(raw: str) -> str:
+    """A number's text as JSON: in quotes where it is no JSON literal."""
+    return f"CASE WHEN {raw} RLIKE {literal(_NUMBER)} THEN {raw} ELSE {quote(raw)} END"
 
 
 def significant(number: str) -> str:

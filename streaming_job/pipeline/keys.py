@@ -13,7 +13,7 @@ from streaming_job.pipeline.jsontext import STRING_TOKEN, literal, mark
 from streaming_job.pipeline.naming import pointer
 from streaming_job.pipeline.values import converted
 
-_NUMBER_TOKEN: Final = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?"
+_LITERAL: Final = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?"
 _QUOTED: Final = 'left({}, 1) = "\'"'
 
 
@@ -60,4 +60,4 @@ def _escaped(name: str) -> str:
 
 
 def _token(key: KeyColumn) -> str:
-    return f'(?:{_NUMBER_TOKEN}|"[^"]*+")' if key.dynamodb_type == "N" else STRING_TOKEN
+    return f'(?:{_LITERAL}|"[^"]*+")' if key.dynamodb_type == "N" else STRING_TOKEN

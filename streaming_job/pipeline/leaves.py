@@ -11,12 +11,25 @@ from typing import Final
 
 from config.tables import FlattenRules, PivotRule
 from streaming_job.pipeline.columns import BINARY, BOOLEAN, JSON, LIST, MAP, NUMBER, STRING, UNFIT, KeyColumn, path_of
-from streaming_job.pipeline.jsontext import STRICT_JSON, bind, is_in, literal, mark, quote, unmark
+from streaming_job.pipeline.jsontext import (
+    STRICT_JSON,
+    bind,
+    has_lone_surrogate,
+    is_in,
+    literal,
+    mark,
+    number_token,
+    quote,
+    unmark,
+)
 from streaming_job.pipeline.naming import segments, template_fields
 
 _FIRST_CHARACTERS: Final = "'#{[tf-0123456789"
 _KINDS: Final = STRING + NUMBER + MAP + LIST + BOOLEAN * 2 + NUMBER * 11
 """What the first character of a marked value tells of its kind."""
+
+_NOWHERE: Final = "CAST(NULL AS STRING)"
+"""Where nothing of `types` applies: inside embedded JSON."""
 
 _MAP: Final = "'map<string,string>'"
 
@@ -34,7 +47,10 @@ def leaves(rules: FlattenRules, keys: Sequence[KeyColumn]) -> str:
 def _round(rules: FlattenRules, depth: int) -> str:
     """What takes the place of entry `e`: its parts, or itself."""
     cases = [
-        f"WHEN {is_in('e.path', map(path_of, rules.json_))} THEN array({_kept_whole()})" if rules.json_ else "",
+        f"WHEN e.kind NOT IN ('{JSON}', '{UNFIT}') AND {is_in('e.path', map(path_of, rules.json_))} "
+        f"THEN array({_kept_whole()})"
+        if rules.json_
+        else "",
         *(
             f"WHEN e.kind = '{LIST}' AND e.path = {literal(path_of(pivot.list))} THEN {_pivot(pivot)}"
             for pivot in rules.pivot
@@ -43,7 +59,7 @@ def _round(rules: FlattenRules, depth: int) -> str:
         f"WHEN e.kind = '{LIST}' AND {is_in('e.path', map(path_of, rules.index))} THEN {_elements()}"
         if rules.index
         else "",
-        f"WHEN e.kind = '{STRING}' AND {is_in('e.path', map(path_of, rules.embedded))} "
+        f"WHEN e.kind = '{STRING}' AND e.at IS NOT NULL AND {is_in('e.path', map(path_of, rules.embedded))} "
         f"THEN {_embedded('e.path', 'e.raw', None)}"
         if rules.embedded
         else "",
@@ -92,35 +108,39 @@ def _elements() -> str:
 
 
 def _kept_whole() -> str:
-    text = f"CASE e.kind WHEN '{STRING}' THEN {quote('e.raw')} WHEN '{BINARY}' THEN {quote('e.raw')} ELSE {unmark('e.raw')} END"
+    text = (
+        f"CASE WHEN e.kind IN ('{STRING}', '{BINARY}') THEN {quote('e.raw')} "
+        f"WHEN e.kind = '{NUMBER}' THEN {number_token('e.raw')} ELSE {unmark('e.raw')} END"
+    )
     return f"named_struct('path', e.path, 'at', e.at, 'kind', '{JSON}', 'raw', {text})"
 
 
 def _unfit(path: str, text: str) -> str:
-    return f"named_struct('path', {path}, 'at', CAST(NULL AS STRING), 'kind', '{UNFIT}', 'raw', {text})"
+    return f"named_struct('path', {path}, 'at', {_NOWHERE}, 'kind', '{UNFIT}', 'raw', {text})"
 
 
 def _embedded(path: str, text: str, unwrap: str | None) -> str:
-    """Of a string that should hold JSON. Parsed between brackets with a hash behind it, for from_json reads no further
-    than the first value's end and would pass over whatever follows.
+    """Of a string that should hold JSON.
+
+    Parsed between brackets with a hash behind it: from_json reads no further than the first value's end, and would pass
+    over whatever follows.
     """
     wrapped = f"concat('{{\"v\":[', {mark('t')}, '],\"z\":', xxhash64(t), '}}')"
     as_map = f"from_json(w, 'v array<map<string,string>>, z bigint', {STRICT_JSON})"
     as_any = f"from_json(w, 'v array<string>, z bigint', {STRICT_JSON})"
-    nowhere = "CAST(NULL AS STRING)"
+    unfit = f"array({_unfit(path, quote('t'))})"
     distinct = "size(map_keys(p.v[0])) = size(array_distinct(map_keys(p.v[0])))"
-    read_map = (
-        f"CASE WHEN p.z = xxhash64(t) AND size(p.v) = 1 AND p.v[0] IS NOT NULL AND {distinct} "
-        f"THEN {_fields('p.v[0]', path, nowhere, unwrap)} "
-        f"WHEN p.v IS NULL AND left(ltrim(t), 1) != '{{' "
-        f"THEN {bind('q', as_any, _scalar(path))} "
-        f"ELSE array({_unfit(path, quote('t'))}) END"
+    read = (
+        f"CASE WHEN {has_lone_surrogate('t')} THEN {unfit} "
+        f"WHEN p.z = xxhash64(t) AND size(p.v) = 1 AND p.v[0] IS NOT NULL AND {distinct} "
+        f"THEN {_fields('p.v[0]', path, _NOWHERE, unwrap)} "
+        f"WHEN get(p.v, 0) IS NULL THEN {bind('q', as_any, _scalar(path))} ELSE {unfit} END"
     )
-    return bind("t", text, bind("w", wrapped, bind("p", as_map, read_map)))
+    return bind("t", text, bind("w", wrapped, bind("p", as_map, read)))
 
 
 def _scalar(path: str) -> str:
-    entry = _entry(path, "CAST(NULL AS STRING)", "q.v[0]")
+    entry = _entry(path, _NOWHERE, "q.v[0]")
     return (
         f"CASE WHEN q.z = xxhash64(t) AND size(q.v) = 1 THEN array({entry}) ELSE array({_unfit(path, quote('t'))}) END"
     )
@@ -142,7 +162,8 @@ def _pivot(rule: PivotRule) -> str:
     parts = ", ".join(f"'/', {_escaped(f'substring({value}, 2)')}" for value in read)
     base = f"CASE WHEN {is_named} THEN concat(e.path, {parts}) END"
     named = f"transform(l, v -> named_struct('base', {base}, 'v', v))"
-    return bind("l", parsed, bind("n", named, f"flatten(transform(n, (b, i) -> {_pivoted(rule)}))"))
+    pivoted = f"flatten(transform(n, (b, i) -> {_pivoted(rule)}))"
+    return bind("l", parsed, bind("n", named, bind("k", "transform(n, b -> b.base)", pivoted)))
 
 
 def _field(struct: str, name: str) -> str:
@@ -167,7 +188,7 @@ def _pivoted(rule: PivotRule) -> str:
     readable = f"concat({read}, array({', '.join(others)}))" if others else read
     whole = unmark("from_json(e.raw, 'array<string>')[i]")
     unfit = _unfit("concat(e.path, '/', i)", whole)
-    is_first = "array_position(transform(n, o -> o.base), b.base) = i + 1"
+    is_first = "(size(k) = size(array_distinct(k)) OR array_position(k, b.base) = i + 1)"
     return f"CASE WHEN b.base IS NOT NULL AND {is_first} THEN {readable} ELSE array({unfit}) END"
 
 

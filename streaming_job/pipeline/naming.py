@@ -24,11 +24,6 @@ def segments(path: str) -> tuple[str, ...]:
     return tuple(segment.replace("~1", "/").replace("~0", "~") for segment in path.split("/")[1:])
 
 
-def attribute_segments(dotted: str) -> tuple[str, ...]:
-    r"""Of an attribute's dotted path in a rules file; `\.` is a dot inside a name."""
-    return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", dotted))
-
-
 def template_fields(template: str) -> tuple[str, ...]:
     """`{group}_{name}` reads `group` and `name`."""
     return tuple(_TEMPLATE_FIELD.findall(template))
