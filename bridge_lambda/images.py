@@ -265,10 +265,10 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
 
 
-class Literal(str):
-    """A number's text, apart from a string's."""
+class Literal(NamedTuple):
+    """A number as it is written, apart from a string that reads the same."""
 
-    __slots__ = ()
+    text: str
 
 
 def parse(text: bytes | str) -> Any:
@@ -284,13 +284,16 @@ def restore(tree: Mapping[str, Any], types: Mapping[str, str], root: str = "") -
 def _restored(value: Any, types: Mapping[str, str], pointer: str) -> dict[str, Any]:
     tag = types.get(pointer)
     if tag is not None:
-        return {tag: [str(member) for member in value] if tag in _SETS else str(value)}
-    match value:
-        case dict():
-            return {"M": restore(value, types, pointer)}
-        case list():
-            return {"L": [_restored(element, types, f"{pointer}/{index}") for index, element in enumerate(value)]}
-        case str():
-            return {"N": str(value)} if isinstance(value, Literal) else {"S": value}
-        case _:
-            return {"NULL": True} if value is None else {"BOOL": value}
+        return {tag: [_text(member) for member in value] if tag in _SETS else _text(value)}
+    if isinstance(value, dict):
+        return {"M": restore(value, types, pointer)}
+    if isinstance(value, list):
+        return {"L": [_restored(element, types, f"{pointer}/{index}") for index, element in enumerate(value)]}
+    if isinstance(value, Literal):
+        return {"N": value.text}
+    return {"NULL": True} if value is None else {"S" if isinstance(value, str) else "BOOL": value}
+
+
+def _text(value: Any) -> str:
+    """A number that was no literal stands in quotes."""
+    return value.text if isinstance(value, Literal) else str(value)

@@ -3,7 +3,8 @@
 Telemetry changes with both images, masked, digested, sealed and packed: by the bridge; by the usual way (boto3's
 TypeDeserializer and `json.dumps(default=str)`) doing the same; and the floor, orjson writing the records as they came.
 Twice: warm, the same ten records over and over; and cold, each record once, of events parsed just before as Lambda's
-runtime does (parsing is not counted). Figures are of processor time, the best of several rounds.
+runtime does (that parsing is not counted, but shown). Figures are of processor time, the best of several rounds.
+`--compiled` first compiles the hot modules with mypyc into a temporary folder and measures those.
 """
 
 import argparse
@@ -12,13 +13,18 @@ import gc
 import hashlib
 import hmac
 import json
+import os
 import platform
 import random
+import shutil
+import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -30,6 +36,7 @@ from bridge_lambda.packing import fitting
 from bridge_lambda.rules import HashKey, TableRules, table_rules
 from infra.local.telemetry import telemetry_item, to_dynamodb
 
+ROOT = Path(__file__).parents[2]
 TABLE = "chargeminder-car-telemetry"
 ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{TABLE}/stream/2026-03-01T12:30:45.678"
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -157,6 +164,11 @@ def _usual_default(value: object) -> object:
     return sorted(value) if isinstance(value, set) else str(value)
 
 
+def the_runtime(batch: bytes) -> int:
+    """What Lambda's runtime spends before the handler is called."""
+    return len(json.loads(batch)["Records"])
+
+
 def the_floor(event: Event) -> int:
     """No conversion, no mask, no digest: only the writing of as many bytes."""
     return sum(len(orjson.dumps(record)) for record in event["Records"])
@@ -208,13 +220,36 @@ def peak_bytes(way: Callable[[Event], int], batch: bytes) -> int:
         tracemalloc.stop()
 
 
+def compiled(arguments: list[str]) -> int:
+    """The same measurement by modules that mypyc made of the same source; needs a C compiler."""
+    with TemporaryDirectory(prefix="bridge-compiled-") as temporary:
+        folder = Path(temporary)
+        for package in ("bridge_lambda", "config", "infra", "tests"):
+            shutil.copytree(
+                ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+            )
+        sources = [f"bridge_lambda/{name}.py" for name in ("images", "rules", "envelope")]
+        mypyc = [str(Path(sys.executable).with_name("mypyc")), "--config-file", os.devnull, *sources]
+        made = subprocess.run(mypyc, cwd=folder, capture_output=True, text=True, check=False)
+        if made.returncode:
+            sys.stderr.write(made.stdout + made.stderr)
+            return made.returncode
+        command = [sys.executable, "-m", "tests.bench.bench_bridge", *arguments]
+        return subprocess.run(
+            command, cwd=folder, check=False, env={**os.environ, "PYTHONPATH": str(folder)}
+        ).returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
+    parser.add_argument("--compiled", action="store_true", help="compile images, rules and envelope with mypyc first")
     options = parser.parse_args()
+    if options.compiled:
+        return compiled([option for option in sys.argv[1:] if option != "--compiled"])
     batches = events(options.records, options.seed)
     ways: dict[str, Callable[[Event], int]] = {
         "bridge": functools.partial(the_bridge, tables=rules()),
@@ -237,6 +272,9 @@ def main() -> int:
         figures |= {f"{state}_{name}_records_s": round(rate) for name, rate in speed.items()}
         figures[f"{state}_times_the_usual"] = round(speed["bridge"] / speed["usual"], 2)
         figures[f"{state}_floor_over_bridge"] = round(speed["floor"] / speed["bridge"], 2)
+    started = time.process_time()
+    parsed = sum(the_runtime(batch) for batch in batches)
+    figures["runtime_parses_records_s"] = round(parsed / (time.process_time() - started))
     figures[f"peak_mib_of_{BATCH}"] = {
         name: round(peak_bytes(way, batches[0]) / 2**20, 1) for name, way in ways.items()
     }
