@@ -215,7 +215,7 @@ class Prefetcher:
         self._clock = SystemClock()
         self._catalog = catalog
         self._infos: dict[str, StreamInfo] = {}
-        self._tails: dict[ShardRef, Tail] = {}
+        self.tails: dict[ShardRef, Tail] = {}
 
     # What the threads ask.
 
@@ -226,11 +226,11 @@ class Prefetcher:
 
     def span_limits(self) -> tuple[int, int]:
         """A shard's part of a batch."""
-        parts = max(1, len(self._tails))
+        parts = max(1, len(self.tails))
         return max(1, self.options.batch_rows_max // parts), max(1, self.options.batch_bytes_max // parts)
 
     def held_bytes(self) -> int:
-        return sum(tail.backlog.held_bytes for tail in self._tails.values())
+        return sum(tail.backlog.held_bytes for tail in self.tails.values())
 
     # What the query asks.
 
@@ -248,10 +248,10 @@ class Prefetcher:
                 self._wait_for_everything()
             else:
                 self._wait_for_rows()
-            for tail in self._tails.values():
+            for tail in self.tails.values():
                 if tail.error is not None:
                     raise tail.error
-            backlogs = {ref: tail.backlog for ref, tail in self._tails.items()}
+            backlogs = {ref: tail.backlog for ref, tail in self.tails.items()}
             ends = take_all(backlogs, *(limits or (_NO_LIMIT, _NO_LIMIT)))
             self.changed.notify_all()
         planned = offset.moved(ends)
@@ -261,11 +261,11 @@ class Prefetcher:
 
     def segments(self, ref: ShardRef, start: Position, end: Position) -> list[Segment] | None:
         with self.changed:
-            tail = self._tails.get(ref)
+            tail = self.tails.get(ref)
             return tail.backlog.between(start, end) if tail else None
 
     def stop(self) -> None:
-        for tail in self._tails.values():
+        for tail in self.tails.values():
             tail.stop()
         with self.changed:
             self.changed.notify_all()
@@ -277,9 +277,9 @@ class Prefetcher:
         """A retention that changed changes what may be lost: the threads begin again with it."""
         infos = self._catalog.infos()
         if infos != self._infos:
-            for tail in self._tails.values():
+            for tail in self.tails.values():
                 tail.stop()
-            self._tails.clear()
+            self.tails.clear()
             self._infos = dict(infos)
 
     def _without_vanished(self, offset: Offset, listing: Listing) -> Offset:
@@ -297,15 +297,15 @@ class Prefetcher:
     def _follow(self, wanted: Mapping[ShardRef, Position]) -> None:
         """A thread for each readable shard, at the place where the batch begins."""
         with self.changed:
-            for ref, tail in list(self._tails.items()):
+            for ref, tail in list(self.tails.items()):
                 if ref not in wanted or not tail.backlog.forget_through(wanted[ref]):
                     tail.stop()
-                    del self._tails[ref]
+                    del self.tails[ref]
             for ref, position in wanted.items():
-                if ref not in self._tails:
+                if ref not in self.tails:
                     limits = fetch_limits(self.options, self._infos[ref.stream])
-                    self._tails[ref] = Tail(self, ref, position, limits, self._counters(ref))
-                    self._tails[ref].start()
+                    self.tails[ref] = Tail(self, ref, position, limits, self._counters(ref))
+                    self.tails[ref].start()
             self.changed.notify_all()
 
     def _counters(self, ref: ShardRef) -> Counters:
@@ -313,8 +313,8 @@ class Prefetcher:
 
     def _wait_for_rows(self) -> None:
         deadline = time.monotonic() + self.options.idle_wait_ms / 1000
-        while not any(tail.backlog.segments or tail.error for tail in self._tails.values()):
-            if self.cutoff_ms is not None and all(tail.finished for tail in self._tails.values()):
+        while not any(tail.backlog.segments or tail.error for tail in self.tails.values()):
+            if self.cutoff_ms is not None and all(tail.finished for tail in self.tails.values()):
                 return
             left_s = deadline - time.monotonic()
             if self.cutoff_ms is None and left_s <= 0:
@@ -326,10 +326,10 @@ class Prefetcher:
         asked_ms = self._clock.now_ms()
         self.wants_everything = True
         self.changed.notify_all()
-        while not all(t.error or t.finished or t.backlog.tip_ms >= asked_ms for t in self._tails.values()):
+        while not all(t.error or t.finished or t.backlog.tip_ms >= asked_ms for t in self.tails.values()):
             self.changed.wait(1.0)
             if self.held_bytes() > self.options.buffer_bytes_max:
-                for tail in self._tails.values():
+                for tail in self.tails.values():
                     tail.backlog.shed()
         self.wants_everything = False
 
