@@ -11,6 +11,8 @@ from config.tables import Frozen
 
 ENDLESS = -1
 _RETRIES_MAX = 10_000
+_AGE_S_MIN = 60
+"""Below it AWS allows only -1, though its parameter's range says otherwise."""
 _AGE_S_MAX = 604_800
 _FUNCTION_TIMEOUT_S_MAX = 900
 
@@ -79,6 +81,12 @@ class MappingSettings(Frozen):
     def stream_of_table(self) -> "MappingSettings":
         if f":table/{self.table}/stream/" not in self.stream_arn:
             raise ValueError(f"stream_arn is not a stream of table {self.table!r}")
+        return self
+
+    @model_validator(mode="after")
+    def age_is_allowed(self) -> "MappingSettings":
+        if ENDLESS < self.age_max_s < _AGE_S_MIN:
+            raise ValueError(f"age_max_s must be -1 or at least {_AGE_S_MIN}")
         return self
 
     @property
