@@ -30,6 +30,10 @@ MAPPING_WINDOW_S_MAX: Final = 300
 MAPPING_PARALLELIZATION_MAX: Final = 10
 MAPPING_POLLS_PER_SHARD_S: Final = 4
 
+# CloudWatch, PutMetricData.
+CLOUDWATCH_METRICS_PER_CALL_MAX: Final = 1_000
+CLOUDWATCH_VALUES_PER_METRIC_MAX: Final = 150
+
 # Ours.
 SEQUENCE_DIGITS: Final = 40
 """Sequence numbers have 21 to 40 digits; padded to this they order as text."""

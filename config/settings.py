@@ -52,9 +52,12 @@ class TriggerSettings(Frozen):
 
 
 class LeaseSettings(Frozen):
-    """One writer a table: a crashed writer on another host holds its tables for at most `duration_s`."""
+    """One writer a table: a crashed writer on another host holds its tables for at most `duration_s`.
 
-    duration_s: int = Field(default=60, ge=5)
+    It is renewed between batches, so half of it should be longer than the longest batch.
+    """
+
+    duration_s: int = Field(default=120, ge=5)
     wait_s: int = Field(default=0, ge=0)
     """How long a start waits for another writer's lease to end before it gives up."""
 
@@ -108,6 +111,8 @@ class Settings(Frozen):
     tables_dir: Path = Path(__file__).parent / "tables"
     trigger: TriggerSettings = TriggerSettings()
     http: HttpSettings = HttpSettings()
+    cloudwatch: bool = False
+    """The job's figures to CloudWatch as well, once a minute, namespace `lakestream`, dimension `service=job`."""
     bucket: BucketSettings | None = None
     """Named, `archive` and `redrive` need no options."""
     lease: LeaseSettings = LeaseSettings()

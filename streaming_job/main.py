@@ -16,9 +16,11 @@ from streaming_job.health import Health
 from streaming_job.http import HttpServer, application
 from streaming_job.job import Job
 from streaming_job.latency.book import LatencyBook
+from streaming_job.latency.export import CloudWatchExport, ExportedLatencyTable
 from streaming_job.latency.table import LatencyFlusher, LatencyTable, RustLatencyTable, SparkLatencyTable, known_batches
 from streaming_job.logs import log_to_stderr
 from streaming_job.metrics import JobMetrics
+from streaming_job.operations.clients import client
 from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.locations import Lake
 from streaming_job.spark import spark_session
@@ -62,6 +64,11 @@ def _run_with(
         server = HttpServer(application(metrics.registry, health), settings.http)
         server.start()
         cleanup.callback(server.stop)
+        if settings.cloudwatch:
+            export = _cloudwatch_export(settings, metrics, health)
+            export.start()
+            cleanup.callback(export.stop)
+            latency_table = ExportedLatencyTable(latency_table, export)
         flusher = LatencyFlusher(book, latency_table, flush_failed)
         flusher.start()
         cleanup.callback(flusher.stop)
@@ -74,6 +81,13 @@ def _run_with(
 def _latency_table(spark: SparkSession, settings: Settings) -> LatencyTable:
     location = Lake(settings.lake).shared("latency")
     return RustLatencyTable(location.path) if location.path is not None else SparkLatencyTable(spark, location.sql)
+
+
+def _cloudwatch_export(settings: Settings, metrics: JobMetrics, health: Health) -> CloudWatchExport:
+    def failed(error: Exception) -> None:
+        log.warning("figures not sent to CloudWatch, kept for the next minute", extra={"reason": str(error)})
+
+    return CloudWatchExport(client(settings.aws, "cloudwatch"), metrics, health, failed)
 
 
 def main(arguments: list[str] | None = None) -> int:
