@@ -1,0 +1,154 @@
+"""`lakestream deploy` against an emulator: planned, made, changed, left alone, and refused where it must be."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_workers import Aws, running_emulator
+
+from config.errors import ConfigurationError
+from config.rules import TABLES, compile_rules
+from infra.artefact import ROOT, Artefact, own_files
+from infra.deploy import DeployError, Deployment, DeploySettings, load_deploy_settings
+from infra.validate import NotDeployableError, stack_status
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with running_emulator(tmp_path_factory.mktemp("deploy")) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def artefact() -> Artefact:
+    """Without the libraries: what is tested here is how it gets there."""
+    return Artefact(own_files(compile_rules(TABLES)))
+
+
+def settings(stack: str, **parameters: Any) -> DeploySettings:
+    table = f"{stack}-table"
+    return DeploySettings(region="us-east-1", stack=stack, parameters={"TableName": table, **parameters})
+
+
+def silent(_: str) -> None:
+    return
+
+
+@pytest.mark.parametrize("name", ["dev.yaml", "prod.yaml"])
+def test_a_shipped_configuration_can_be_deployed(name: str, aws: Aws, artefact: Artefact) -> None:
+    shipped = load_deploy_settings(ROOT / "config" / name)
+    assert Deployment(shipped, aws, artefact).plan().changes
+
+
+def test_a_first_deployment_shows_every_resource_and_makes_it(aws: Aws, artefact: Artefact) -> None:
+    deployment = Deployment(settings("first"), aws, artefact)
+    plan = deployment.plan()
+    assert not plan.exists
+    assert plan.makes_artefact_bucket
+    assert {change.action for change in plan.changes} == {"Add"}
+    assert stack_status(aws, "first") is None, "a plan changes nothing"
+
+    outputs = deployment.execute(plan, silent)
+    made = aws("cloudformation").describe_stack_resources(StackName="first")["StackResources"]
+    assert {resource["LogicalResourceId"] for resource in made} == {change.logical_id for change in plan.changes}
+    assert outputs["TableName"] == "first-table"
+    code = aws("lambda").get_function(FunctionName=outputs["BridgeName"])
+    assert code["Configuration"]["Handler"] == "bridge_lambda.handler.handler"
+
+
+def test_what_is_deployed_as_it_is_has_nothing_to_change(aws: Aws, artefact: Artefact) -> None:
+    first = Deployment(settings("same"), aws, artefact)
+    outputs = first.execute(first.plan(), silent)
+    again = Deployment(settings("same"), aws, artefact)
+    plan = again.plan()
+    assert plan.exists
+    assert plan.changes == ()
+    assert again.execute(plan, silent) == outputs
+
+
+def test_a_changed_parameter_is_planned_as_what_it_changes_and_changes_it(aws: Aws, artefact: Artefact) -> None:
+    first = Deployment(settings("changed", BatchSize=100), aws, artefact)
+    first.execute(first.plan(), silent)
+    second = Deployment(settings("changed", BatchSize=200), aws, artefact)
+    plan = second.plan()
+    # The emulator counts in what refers to it, and what its condition rules out.
+    assert ("Modify", "BridgeMapping") in {(change.action, change.logical_id) for change in plan.changes}
+    assert not {"Bridge", "ChangeStream", "Table", "Bucket"} & {change.logical_id for change in plan.changes}
+    assert plan.loses == ()
+    outputs = second.execute(plan, silent)
+    (mapping,) = aws("lambda").list_event_source_mappings(FunctionName=outputs["BridgeName"])["EventSourceMappings"]
+    assert mapping["BatchSize"] == 200
+
+
+def test_another_artefact_is_deployed_under_another_key(aws: Aws, artefact: Artefact) -> None:
+    first = Deployment(settings("code"), aws, artefact)
+    first.execute(first.plan(), silent)
+    newer = Deployment(settings("code"), aws, Artefact({**artefact.files, "more.py": b""}))
+    plan = newer.plan()
+    assert "Bridge" in {change.logical_id for change in plan.changes}
+    outputs = newer.execute(plan, silent)
+    before = artefact.key
+    objects = aws.objects(_outputs(aws, "code-artefacts")["ArtefactBucket"])
+    assert {before} < objects.keys(), "a rollback finds the version before"
+    assert aws("lambda").get_function_configuration(FunctionName=outputs["BridgeName"])["CodeSize"] > 0
+
+
+def _outputs(aws: Aws, stack: str) -> dict[str, str]:
+    found = aws("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]["Outputs"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found}
+
+
+def test_a_plan_that_would_meet_others_resources_is_refused(aws: Aws, artefact: Artefact) -> None:
+    aws.table("taken-table")
+    with pytest.raises(NotDeployableError, match="Table: taken-table exists already"):
+        Deployment(settings("taken"), aws, artefact).plan()
+    assert stack_status(aws, "taken") is None
+
+
+def test_a_table_there_is_can_be_reused_by_its_stream(aws: Aws, artefact: Artefact) -> None:
+    stream = aws.table("mine")
+    # The emulator writes labels without the Z that CloudFormation's attribute has.
+    deployment = Deployment(settings("reusing", ExistingTableStreamArn=stream), aws, artefact)
+    plan = deployment.plan()
+    assert "Table" not in {change.logical_id for change in plan.changes}
+    outputs = deployment.execute(plan, silent)
+    assert (outputs["TableName"], outputs["TableStreamArn"]) == ("mine", stream)
+
+
+def test_a_table_whose_stream_shows_only_keys_is_refused_before_anything_is_made(aws: Aws, artefact: Artefact) -> None:
+    stream = aws.table("keys", "KEYS_ONLY")
+    with pytest.raises(NotDeployableError, match="shows KEYS_ONLY"):
+        Deployment(settings("keys-only", ExistingTableStreamArn=stream), aws, artefact).plan()
+
+
+def test_a_stack_that_never_came_up_is_refused_with_the_way_out(aws: Aws, artefact: Artefact) -> None:
+    broken = {"Resources": {"Q": {"Type": "AWS::SQS::Queue", "Properties": {"MessageRetentionPeriod": 1}}}}
+    aws("cloudformation").create_stack(StackName="halfway", TemplateBody=json.dumps(broken))
+    with pytest.raises(NotDeployableError, match=r"delete-stack|is at work"):
+        Deployment(settings("halfway"), aws, artefact).plan()
+
+
+def test_a_deployment_that_fails_says_which_resource_and_why(aws: Aws, artefact: Artefact, tmp_path: Path) -> None:
+    """A queue that cannot be, made after others: they are rolled back."""
+    text = (ROOT / "infra" / "template.yaml").read_text()
+    queue = "  Broken:\n    Type: AWS::SQS::Queue\n    Properties: {MessageRetentionPeriod: 1}\n\n"
+    template = tmp_path / "template.yaml"
+    template.write_text(text.replace("  DeliveryLogStream:\n", f"{queue}  DeliveryLogStream:\n"))
+    deployment = Deployment(settings("failing"), aws, artefact, template=template)
+    with pytest.raises(DeployError, match="failing came to ROLLBACK_COMPLETE: Broken"):
+        deployment.execute(deployment.plan(), silent)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("stack: x", "region: "), ("region: r\nstack: s\nteam: t", "team: unknown key"), ("a: [", "is not YAML")],
+)
+def test_a_configuration_that_cannot_be_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        load_deploy_settings(file)
