@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
@@ -165,7 +166,12 @@ class Pipeline:
 
 def cut(laid_out: DataFrame, bytes_max: int) -> Iterator[pa.Table]:
     """A batch of unknown size, kept by Spark and handed over in slices by key: all of a key's changes in one slice."""
-    laid_out.persist()
+    try:
+        laid_out.persist()
+    except PySparkException:
+        # Serverless compute keeps nothing between queries; there the source's own bounds must do.
+        yield collect(laid_out)
+        return
     try:
         lengths = [F.coalesce(F.length(name), F.lit(0)) for name in ("new", "old", "data", "key", "types")]
         total = laid_out.agg(F.sum(sum(lengths, F.lit(500)))).collect()[0][0] or 0

@@ -161,7 +161,9 @@ class TableLane:
 
     def _try(self, changes: pa.Table, watch: Stopwatch, report: TableReport, *, repair: bool) -> str | None:
         try:
-            written = self._opened().write(changes, watch, repair=repair)
+            writer = self._opened()
+            writer.parts.lease.renew_when_due()
+            written = writer.write(changes, watch, repair=repair)
             for rejects in written.late_rejects:
                 report.late_rejects += self._write_rejects(rejects)
         except StopJobError:

@@ -1,11 +1,13 @@
 """Engine `spark`: Spark's MERGE, for clusters, catalogs and large batches."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import StructType
@@ -33,7 +35,7 @@ class SparkTable:
         self._location = spec.location
         self._commits = 0
         # Our sources are local relations, the same each time they are read: copying them first only costs.
-        spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
+        _prefer(spark, "spark.databricks.delta.merge.materializeSource", "none")
         _create(spark, spec)
         detail = self._detail()
         refuse_features("spark", spec.location, detail["tableFeatures"] or (), detail["properties"])
@@ -100,7 +102,7 @@ class SparkTable:
         return (frame.where(where) if where else frame).select(*columns).toArrow()
 
     def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
-        self._spark.conf.set("spark.databricks.delta.optimize.maxFileSize", str(target_bytes))
+        _prefer(self._spark, "spark.databricks.delta.optimize.maxFileSize", str(target_bytes))
 
         def attempt() -> int:
             metrics = self._spark.sql(f"OPTIMIZE {self._location.sql}").first()
@@ -141,6 +143,12 @@ class SparkTable:
             f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
             hint="find what else writes to the table (DESCRIBE HISTORY says who) and stop it",
         ) from conflict
+
+
+def _prefer(spark: SparkSession, name: str, value: str) -> None:
+    """A setting that only makes things faster. Serverless compute lets nobody set it."""
+    with contextlib.suppress(PySparkException):
+        spark.conf.set(name, value)
 
 
 def _create(spark: SparkSession, spec: TableSpec) -> None:

@@ -173,5 +173,6 @@ def _past(now_ms: int, is_expiry: bool, rule: DeleteRule) -> str:  # noqa: FBT00
 
 
 def _moment(at_ms: int) -> str:
+    """As text: each engine reads it as its own kind of timestamp."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return f"TIMESTAMP '{at:%Y-%m-%d %H:%M:%S}.{at.microsecond:06d}Z'"
+    return f"'{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06d}Z'"
