@@ -99,8 +99,8 @@ class Pace:
 
 
 def with_retries(call: Callable[[], T], clock: Clock, budget_ms: int, counters: Counters, what: str) -> T:
-    """Call until it works, with full jitter between tries, for at most the budget."""
-    begun_ms = clock.now_ms()
+    """Call until it works, with jitter between tries, for at most the budget since it first failed."""
+    failing_since_ms: int | None = None
     tries = 0
     while True:
         try:
@@ -112,7 +112,9 @@ def with_retries(call: Callable[[], T], clock: Clock, budget_ms: int, counters: 
                 counters.expired_iterators += 1
             else:
                 counters.retries += 1
-            if clock.now_ms() - begun_ms >= budget_ms:
+            now_ms = clock.now_ms()
+            failing_since_ms = now_ms if failing_since_ms is None else failing_since_ms
+            if now_ms - failing_since_ms >= budget_ms:
                 raise UnavailableError(
                     f"{what}: no answer within {budget_ms} ms, the last: {error}",
                     hint="a restart continues at the same position; raise maxRetryDuration to wait longer",

@@ -85,16 +85,6 @@ class Rows:
         stop = next((i for i, s in enumerate(self.sequences) if (len(s), s) > bound), len(self))
         return self.slice(0, stop) if stop < len(self) else self
 
-    def joined(self, others: Sequence["Rows"]) -> "Rows":
-        result = Rows(list(self.sequences), list(self.arrivals_ms), list(self.keys), list(self.data), self.size)
-        for other in others:
-            result.sequences += other.sequences
-            result.arrivals_ms += other.arrivals_ms
-            result.keys += other.keys
-            result.data += other.data
-            result.size += other.size
-        return result
-
     def to_arrow(self, stream: str, shard: str) -> pa.RecordBatch:
         count = len(self)
         arrivals = pa.array(self.arrivals_ms, pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC"))

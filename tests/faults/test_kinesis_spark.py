@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyspark
 import pytest
 from pyspark.errors import AnalysisException
@@ -74,8 +75,10 @@ def test_under_spark_rows_progress_and_checkpoint_are_right_and_no_secret_is_in_
         shards = until(
             lambda: [s for p in query.recentProgress for s in shard_progress(p.sources[0].latestOffset)], "progress"
         )
+        assert readers(), "the reader has a process of its own"
     finally:
         query.stop()
+    until(lambda: not readers(), "its process ends with the query")
     assert {shard.shard for shard in shards} == {f"shardId-{n:012d}" for n in range(4)}
     put(kinesis, stream, 1200, 300)
     writer.trigger(availableNow=True).start().awaitTermination(120)
@@ -86,6 +89,16 @@ def test_under_spark_rows_progress_and_checkpoint_are_right_and_no_secret_is_in_
         if path.is_file() and not path.name.endswith(".crc")
     ]
     assert all(SECRET not in text for text in [*written, plan])
+
+
+def readers() -> list[int]:
+    """Processes that serve a stream reader, below this one's JVM."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if any("python_streaming_source_runner" in word for word in child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 @pytest.mark.parametrize(
