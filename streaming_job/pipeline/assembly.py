@@ -76,7 +76,7 @@ class Assembly:
 
     def _writer(self, config: TableConfig) -> TableWriter:
         places, rules = self.lake.of(config), config.lake
-        log = log_properties(self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
+        log = log_properties(rules.engine, self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
         table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
         past = self.open_table(rules.engine, history.spec(places.history, log))
@@ -148,10 +148,14 @@ class Assembly:
         return collect(self.decoded(rows))
 
 
-def log_properties(settings: Settings) -> dict[str, str]:
-    """A commit a second fills the log's folder, and each refresh lists it: what is a day old goes with a checkpoint."""
+def log_properties(engine: Engine, settings: Settings) -> dict[str, str]:
+    """A commit a second fills the log's folder, and each refresh lists it: what is a day old goes with a checkpoint.
+
+    Spark commits more rarely, and insists on as long a log as deleted files are kept.
+    """
     interval = str(settings.upkeep.checkpoint_after_commits)
-    return {"delta.logRetentionDuration": "interval 1 days", "delta.checkpointInterval": interval}
+    days = 1 if engine == "rust" else 7
+    return {"delta.logRetentionDuration": f"interval {days} days", "delta.checkpointInterval": interval}
 
 
 def _apply(properties: Mapping[str, str], table: LakeTable, guard: Guard) -> None:

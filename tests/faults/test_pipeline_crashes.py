@@ -1,18 +1,15 @@
 """A crash after each step of a batch, and the batch run again: the tables come out as if there had been none."""
 
 import shutil
-import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from envelopes import Change, put, remove
-from lake_rig import CrashAfter, KilledError, LakeRig, table_config
+from lake_rig import CrashAfter, KilledError, LakeRig, dead_process, table_config
 from pyspark.sql import SparkSession
 
-from streaming_job.pipeline.lease import Owner
 from streaming_job.pipeline.steps import Step
 
 FIRST = [put("a", 1, n=1), put("b", 1, n=2), Change({"id": "x"}, 1, new={"id": "x"}, table="others")]
@@ -50,12 +47,6 @@ def undisturbed(spark: SparkSession, begun: Path, tmp_path_factory: pytest.TempP
 def copied(begun: Path, root: Path) -> Path:
     shutil.copytree(begun, root, dirs_exist_ok=True)
     return root
-
-
-def dead_process() -> Owner:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    return Owner("rig", socket.gethostname(), gone.pid)
 
 
 @pytest.mark.parametrize("step", [step for step in Step if step not in {Step.PARK, Step.DRAIN}])

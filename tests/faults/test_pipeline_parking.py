@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from envelopes import Change, put, remove
-from lake_rig import LakeRig, table_config
+from lake_rig import CrashAfter, KilledError, LakeRig, dead_process, table_config
 from pyspark.sql import SparkSession
 
 from streaming_job.errors import LeaseHeldError
 from streaming_job.pipeline.lease import Owner
+from streaming_job.pipeline.steps import Step
 
 pytestmark = pytest.mark.spark
 
@@ -83,3 +84,27 @@ def test_a_second_job_is_refused_before_it_reads_anything(spark: SparkSession, l
         pytest.raises(LeaseHeldError, match=r"the first job \(host elsewhere, process 7\)"),
     ):
         held.pipeline().__enter__()
+
+
+def test_crashes_while_parking_and_while_draining_lose_and_repeat_nothing(spark: SparkSession, lake: Path) -> None:
+    """Killed after parking, before the offsets go on; then killed after draining into `current`, before unparking."""
+    rig(spark, lake).run([put("a", 1, n=1)])
+    bad = rig(spark, lake, columns={"n": {"type": "date"}})
+    batch = bad.frame([put("a", 2, n=2), put("b", 1, n=1)])
+    with pytest.raises(KilledError):
+        bad.pipeline(CrashAfter(Step.PARK), dead_process()).__enter__().process_batch(batch, 1)
+    with bad.pipeline() as pipeline:
+        assert pipeline.process_batch(batch, 1).tables["things"].parked == 2
+
+    mended = rig(spark, lake)
+    again = mended.frame([put("a", 3, n=3)])
+    with pytest.raises(KilledError):
+        mended.pipeline(CrashAfter(Step.CURRENT), dead_process()).__enter__().process_batch(again, 2)
+    with mended.pipeline() as pipeline:
+        report = pipeline.process_batch(again, 2).tables["things"]
+    assert (report.drained, report.parked) == (2, 0)
+    assert [(row["_key"], row["n"]) for row in mended.rows("things/current", "_key", "n")] == [
+        ('{"id":"a"}', 3.0),
+        ('{"id":"b"}', 1.0),
+    ]
+    assert len(mended.rows("things/history", "_seq")) == 4

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from envelopes import Change, put, remove
 from lake_rig import LakeRig, table_config
+from local_workers import running_emulator
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
@@ -165,18 +167,35 @@ def test_small_files_are_joined_between_batches_once_enough_were_committed(spark
     assert len(seqs(rig)) == 4
 
 
-def test_a_claim_check_is_resolved_from_the_bucket_or_parked_while_it_cannot_be_reached(
-    spark: SparkSession, lake: Path
+@pytest.mark.stack
+def test_a_claim_check_waits_for_its_bucket_and_then_brings_its_images_exactly(
+    spark: SparkSession, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No server listens: the change is parked with its reference, the record beside it is parked behind it."""
-    body = json.dumps({"new": {"id": "a"}, "old": None, "types": {}}).encode()
-    ref = {"bucket": "b", "key": "claims/a", "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    rig = LakeRig(
-        spark, lake, table_config(), pipeline={"claim_check_attempts": 1},
-        aws={"region": "us-east-1", "endpoint": "http://127.0.0.1:9"},
-    )  # fmt: skip
-    (report,) = rig.run([Change({"id": "a"}, 1, ref=ref), put("b", 1)])
-    assert report.tables["things"].parked == 2
-    assert "ClaimCheckUnreachableError: claim check s3://b/claims/a cannot be fetched" in str(
-        report.tables["things"].failure
-    )
+    """While no server listens the change is parked with its reference, and what came with it; then it drains."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "local")
+    body = b'{"new":{"id":"a","n":12345678901234567890.5},"old":null,"types":{}}'
+    ref = {"bucket": "lost", "key": "claims/a", "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    changes = [Change({"id": "a"}, 1, ref=ref), put("b", 1), Change({"id": "c"}, 1, ref={**ref, "key": "gone"})]
+    config = table_config(columns={"n": {"type": "decimal(38,4)"}})
+    unreachable = {"region": "us-east-1", "endpoint": "http://127.0.0.1:9"}
+    rig = LakeRig(spark, lake, config, pipeline={"claim_check_attempts": 1}, aws=unreachable)
+    (report,) = rig.run(changes)
+    assert report.tables["things"].parked == 3
+    said = str(report.tables["things"].failure)
+    assert "ClaimCheckUnreachableError: claim check s3://lost/claims/a cannot be fetched" in said
+
+    with running_emulator(tmp_path) as aws:
+        aws("s3").create_bucket(Bucket="lost")
+        aws("s3").put_object(Bucket="lost", Key="claims/a", Body=body)
+        healed = LakeRig(spark, lake, config, aws={"region": "us-east-1", "endpoint": aws.endpoint})
+        (report,) = healed.run([put("b", 2)])
+    assert (report.tables["things"].drained, report.tables["things"].parked, report.rejects) == (3, 0, 1)
+    rows = healed.rows("things/current", "_key", "n", "_rescued")
+    assert {row["_key"]: row["n"] for row in rows} == {
+        '{"id":"a"}': Decimal("12345678901234567890.5000"), '{"id":"b"}': None
+    }  # fmt: skip
+    (reject,) = healed.rows("rejects")
+    assert (reject["_reason"], reject["_data"]) == ("claim check s3://lost/gone is missing", changes[2].line())
+    (kept,) = healed.rows("things/history", "_new", where="_key LIKE '%\"a\"%'")
+    assert json.loads(kept["_new"], parse_float=str)["n"] == "12345678901234567890.5"

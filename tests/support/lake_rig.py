@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,6 +69,13 @@ class Clock:
     def __call__(self) -> int:
         self.now_ms += 1
         return self.now_ms
+
+
+def dead_process() -> Owner:
+    """Who held a lease when it was killed."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    return Owner("rig", socket.gethostname(), gone.pid)
 
 
 def table_config(name: str = "things", **lake: Any) -> TableConfig:
