@@ -73,7 +73,7 @@ def latency(
     if as_json:
         typer.echo(json.dumps([asdict(hop) for hop in found], indent=2))
     elif found:
-        Console().print(as_table(found))
+        Console().print(*as_tables(found))
     else:
         Console(stderr=True).print("nothing was measured in that time")
 
@@ -145,21 +145,24 @@ def _figures(table: str, hop: str, sketch: "HopSketch") -> HopFigures:
     )
 
 
-def as_table(found: Sequence[HopFigures]) -> RichTable:
-    table = RichTable("table", "hop", box=None)
-    for name in ("changes", "mean", "p50", "p95", "p99", "max", "below zero"):
-        table.add_column(name, justify="right")
+def as_tables(found: Sequence[HopFigures]) -> list[RichTable]:
+    """One for each source table; durations in milliseconds."""
+    shown: dict[str, RichTable] = {}
     for hop in found:
+        if hop.table not in shown:
+            shown[hop.table] = table = RichTable(title=hop.table, title_justify="left", box=None)
+            table.add_column("hop, ms", no_wrap=True)
+            for name in ("changes", "mean", "p50", "p95", "p99", "max", "below 0"):
+                table.add_column(name, justify="right", no_wrap=True)
         coarse = hop.resolution_ms > 1
-        table.add_row(
-            hop.table,
-            hop.hop + (" (to whole seconds)" if coarse else ""),
+        shown[hop.table].add_row(
+            hop.hop + (" (whole s)" if coarse else ""),
             f"{hop.changes:,}",
-            *(f"{value:,.0f} ms" for value in (hop.mean_ms, hop.p50_ms, hop.p95_ms, hop.p99_ms, hop.max_ms)),
+            *(f"{value:,.0f}" for value in (hop.mean_ms, hop.p50_ms, hop.p95_ms, hop.p99_ms, hop.max_ms)),
             f"{hop.negative:,}",
             style="dim" if coarse else "",
         )
-    return table
+    return list(shown.values())
 
 
 def _span(since: str | None, until: str | None, last: float | None) -> Span:

@@ -135,6 +135,19 @@ def test_a_silent_mapping_leaves_nothing_called_fresh() -> None:
     assert feed.tick(NOW_S + 10).body["verdict"]["state"] == "blind"
 
 
+def test_a_silent_delivery_is_a_problem_and_no_doubt_about_freshness() -> None:
+    job, delivery = SaidByTheTest("job"), SaidByTheTest("delivery")
+    feed = Feed([job, delivery], target_ms=2_000)
+    delivery.says("lakestream_delivery_records_total 5", NOW_S - 1)
+    job.says(job_text(10, NOW_S), NOW_S)
+    feed.tick(NOW_S)
+    delivery.is_gone()
+    job.says(job_text(10, NOW_S + 9), NOW_S + 10)
+    body = feed.tick(NOW_S + 10).body
+    assert body["verdict"]["state"] == "fresh"
+    assert [problem["what"] for problem in body["problems"]] == ["delivery does not answer"]
+
+
 def test_rejects_are_a_problem_for_ten_minutes_and_a_total_for_good() -> None:
     job = SaidByTheTest("job")
     feed = Feed([job], target_ms=2_000)

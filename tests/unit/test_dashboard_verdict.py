@@ -55,10 +55,10 @@ def test_a_stopped_job_is_never_called_fresh_however_good_its_last_figures() -> 
 
 
 def test_every_problem_says_what_to_do() -> None:
-    figures = {"parked": 3, "latency_flush_failures": 1, "skewed": 7}
-    verified = {"verdict": "different"}
-    found = problems(figures, {"rejects": 2, "dead_letters": 1}, verified)
-    assert len(found) == 6
+    counted = ("losses", "trimmed", "parked", "near_expiry", "archive_failures", "latency_flush_failures", "skewed")
+    figures = dict.fromkeys(counted, 3.0)
+    found = problems(figures, {"rejects": 2, "dead_letters": 1}, {"verdict": "different"}, ["delivery"])
+    assert len(found) == len(counted) + 4
     assert all(problem.what and problem.do for problem in found)
     levels = [problem.level for problem in found]
     assert levels == sorted(levels, key=[Level.BAD, Level.WATCH].index)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from streaming_job.latency.dashboard import readings
 from streaming_job.latency.dashboard.scrape import Answer, Samples, Scraper, Source, until_next
 from streaming_job.latency.dashboard.series import History
-from streaming_job.latency.dashboard.verdict import SILENT_AFTER_S, Facts, problems, verdict
+from streaming_job.latency.dashboard.verdict import ON_THE_WAY, SILENT_AFTER_S, Facts, problems, verdict
 from streaming_job.latency.dashboard.verify_record import VerifyRecord
 from streaming_job.latency.hops import CHAIN
 
@@ -55,8 +55,14 @@ class _Look:
         return self.answers[self.job_name]
 
     @property
-    def others(self) -> dict[str, Answer]:
-        return {name: answer for name, answer in self.answers.items() if name != self.job_name}
+    def silent(self) -> list[str]:
+        """Those, but for the job, that were there and are not now."""
+        return [name for name, answer in self.answers.items() if name != self.job_name and _lost(answer, self.now_s)]
+
+    @property
+    def beside(self) -> list[str]:
+        """Silent too, but no change waits for them."""
+        return [name for name in self.silent if name not in ON_THE_WAY]
 
 
 class Feed:
@@ -94,7 +100,7 @@ class Feed:
             "title": self._title,
             "target_ms": self._target_ms,
             "verdict": verdict(facts).as_dict(),
-            "problems": [problem.as_dict() for problem in problems(figures, lately, verified)],
+            "problems": [problem.as_dict() for problem in problems(figures, lately, verified, looked.beside)],
             "figures": figures,
             "steps": self._reader.steps(looked.job_now),
             "lately": lately,
@@ -128,9 +134,7 @@ class Feed:
             job_answered=job.answered_at_s is not None,
             job_silent_s=now_s - job.answered_at_s if job.failure and job.answered_at_s is not None else 0.0,
             job_refused=job.refused,
-            path_silent=tuple(
-                name for name, answer in looked.others.items() if name != "probe" and _lost(answer, now_s)
-            ),
+            path_silent=tuple(name for name in looked.silent if name in ON_THE_WAY),
             commit_age_s=now_s - committed_s if committed_s else None,
             p95_ms=row["p95_ms"],
             recent_ms=sum(hops.values()) if len(hops) == len(CHAIN) else None,

@@ -75,6 +75,7 @@ class Reader:
     _steps: deque[Mapping[str, tuple[float, float]]] = field(default_factory=lambda: deque(maxlen=STEPS_WITHIN_S + 1))
     _last_said_s: float | None = None
     _saw_job: bool = False
+    _shown_steps: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self, samples: Samples, *, job: Samples, said_at_s: float, now_s: float) -> dict[str, float | None]:
         """`samples` of whoever answers, `job` the job's alone: empty while it is silent, so its lines end there.
@@ -119,9 +120,9 @@ class Reader:
         return row
 
     def steps(self, job: Samples) -> list[dict[str, Any]]:
-        """Each step's mean over the last minute; a step that did not run in it has none."""
+        """Each step's mean over the last minute, none for one that did not run; a silent job's stay as they were."""
         if not job.by_name:
-            return []
+            return self._shown_steps
         sums = job.by_label("lakestream_step_seconds_sum", "step")
         counts = job.by_label("lakestream_step_seconds_count", "step")
         now = {step: (sums.get(step, 0.0), count) for step, count in counts.items()}
@@ -129,7 +130,8 @@ class Reader:
             self._steps.clear()  # the job began anew, and its counters with it
             self._steps.append({})
         self._steps.append(now)
-        return [_step(step, self._steps[0].get(step, _NONE), latest) for step, latest in now.items()]
+        self._shown_steps = [_step(step, self._steps[0].get(step, _NONE), latest) for step, latest in now.items()]
+        return self._shown_steps
 
 
 _NONE: Final = (0.0, 0.0)
@@ -177,6 +179,10 @@ def figures(samples: Samples, job: Samples) -> dict[str, Any]:
         "into_stream": into_stream(samples),
         "dead_letters": dead_letters(samples),
         "archived": samples.total("lakestream_delivery_records_total"),
+        "losses": job.total("lakestream_source_losses_total"),
+        "trimmed": samples.total("lakestream_mapping_positions_trimmed_total"),
+        "near_expiry": samples.total("lakestream_bridge_records_near_expiry_total"),
+        "archive_failures": samples.total("lakestream_delivery_put_failures_total"),
         "skewed": sum(s.value for s in job.of("lakestream_hop_negative") if s.labels.get("hop") in (*CHAIN, WHOLE)),
         "tables": _tables(job),
         "shards": _shards(job, samples),

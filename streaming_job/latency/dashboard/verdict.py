@@ -1,6 +1,6 @@
 """The page's first sentence: is it fresh, is anything wrong. Decided here, in one place, from plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -11,6 +11,9 @@ SILENT_AFTER_S: Final = 3.5
 """Three looks without an answer, and a little: one slow answer is no news."""
 IDLE_AFTER_S: Final = 60.0
 """The percentiles' window: with no change in it there is nothing to measure."""
+
+ON_THE_WAY: Final = frozenset(("mapping", "bridge"))
+"""Processes that a change passes before the job; the others, delivery and probe, only look on."""
 
 HOP_NAMES: Final = {
     "origin_to_bridge": "DynamoDB to bridge",
@@ -179,53 +182,75 @@ def _of_percentiles(facts: Facts) -> Verdict:
     return Verdict("late", Level.BAD, "Late.", f"Most of the time goes by {HOP_NAMES[hop]}.", facts.p95_ms, said, hop)
 
 
+_RECENT_PROBLEMS: Final = (
+    (
+        "dead_letters",
+        Level.BAD,
+        "{} dead letters in 10 minutes",
+        "see the reason in the object, mend it, then `lakestream redrive`",
+    ),
+    (
+        "rejects",
+        Level.BAD,
+        "{} rejects in 10 minutes",
+        "the table rejects holds each record with its reason; `lakestream redrive` after the mend",
+    ),
+)
+_COUNTED_PROBLEMS: Final = (
+    ("losses", Level.BAD, "{} spans of the stream were lost", "`lakestream rebuild` for the tables concerned"),
+    (
+        "trimmed",
+        Level.BAD,
+        "{} shards were gone before they were read",
+        "changes may be missing: `lakestream verify`, and rebuild what differs",
+    ),
+    (
+        "parked",
+        Level.BAD,
+        "{} changes parked: their table cannot be written",
+        "read the job's log for the table's error; they are drained in order once it is mended",
+    ),
+    (
+        "near_expiry",
+        Level.WATCH,
+        "{} changes came near the end of the stream's 24 h",
+        "the mapping was behind or disabled: `lakestream verify` says whether any is missing",
+    ),
+    ("archive_failures", Level.WATCH, "{} writes to the archive failed", "they are tried again; look at the bucket"),
+    (
+        "latency_flush_failures",
+        Level.WATCH,
+        "{} flushes of latency figures failed",
+        "figures are kept and tried again; look at the disk or the bucket of the lake",
+    ),
+    (
+        "skewed",
+        Level.WATCH,
+        "{} hops of the last minute came out below zero",
+        "two machines' clocks disagree: check their time service",
+    ),
+)
+_DIFFERENT: Final = Problem(
+    Level.BAD,
+    "verify found differences between source and lake",
+    "`lakestream verify --json` lists the keys; `lakestream replay --repair` mends them",
+)
+
+
 def problems(
-    figures: Mapping[str, Any], lately: Mapping[str, float], verify: Mapping[str, Any] | None
+    figures: Mapping[str, Any],
+    lately: Mapping[str, float],
+    verify: Mapping[str, Any] | None,
+    silent: Sequence[str] = (),
 ) -> list[Problem]:
     """What a person should look at, worst first, each with what to do. `lately`: increments of the last 10 minutes."""
     found = [
-        _when(
-            figures.get("parked"),
-            Level.BAD,
-            "{} changes parked: their table cannot be written",
-            "read the job's log for the table's error; they are drained in order once it is mended",
-        ),
-        _when(
-            lately.get("dead_letters"),
-            Level.BAD,
-            "{} dead letters in 10 minutes",
-            "see the reason in the object's metadata, mend it, then `lakestream redrive`",
-        ),
-        _when(
-            lately.get("rejects"),
-            Level.BAD,
-            "{} rejects in 10 minutes",
-            "the table rejects holds each record with its reason; `lakestream redrive` after the mend",
-        ),
-        _when(
-            figures.get("latency_flush_failures"),
-            Level.WATCH,
-            "{} flushes of latency figures failed",
-            "figures are kept and tried again; look at the disk or the bucket of the lake",
-        ),
-        _when(
-            figures.get("skewed"),
-            Level.WATCH,
-            "{} hops of the last minute came out below zero",
-            "two machines' clocks disagree: check their time service",
-        ),
+        _DIFFERENT if verify is not None and verify["verdict"] == "different" else None,
+        *(_when(lately.get(name), level, what, do) for name, level, what, do in _RECENT_PROBLEMS),
+        *(_when(figures.get(name), level, what, do) for name, level, what, do in _COUNTED_PROBLEMS),
+        *(Problem(Level.WATCH, f"{name} does not answer", "see its log; no change waits for it") for name in silent),
     ]
-    problems_now = [problem for problem in found if problem is not None]
-    if verify is not None and verify["verdict"] == "different":
-        problems_now.insert(
-            0,
-            Problem(
-                Level.BAD,
-                "verify found differences between source and lake",
-                "`lakestream verify --json` lists the keys; `lakestream replay --repair` mends them",
-            ),
-        )
-    return problems_now
+    return [problem for problem in found if problem is not None]
 
 
 def _when(count: float | None, level: Level, what: str, do: str) -> Problem | None:

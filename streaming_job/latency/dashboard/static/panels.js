@@ -93,6 +93,12 @@ function table(panel, title, about, columns, rows, empty) {
 const ms = (field) => [(row) => data(row[field], duration(row[field])), true];
 const n = (field) => [(row) => data(row[field], number(row[field])), true];
 
+/** Without the stream's name, which is the same for all, and the zeros; the whole name is one hover away. */
+function shardName(name) {
+  const short = name.split("/").at(-1).replace(/-0+(?=\d)/, "-");
+  return make("span", { title: name }, short.replace(/-(\d{10})\d+-/, "-$1…-"));
+}
+
 function bar(value, most, high) {
   const attributes = { min: 0, max: most || 1, value: value ?? 0, "aria-hidden": "true" };
   return make("meter", high === undefined ? attributes : { ...attributes, low: high, high, optimum: 0 });
@@ -114,7 +120,7 @@ export function showTables(snapshot) {
 
   const behind = Math.max(target, ...figures.shards.map((shard) => shard.behind_ms));
   table("panel-shards", "Shards", "lag of each, furthest behind first", [
-    ["shard", (row) => row.shard], ["of", (row) => (row.of === "stream" ? "Kinesis" : "table's stream")],
+    ["shard", (row) => shardName(row.shard)], ["of", (row) => (row.of === "stream" ? "Kinesis" : "table")],
     ["behind", ...ms("behind_ms")], ["", (row) => bar(row.behind_ms, behind, target)], ["in hand", ...n("backlog")],
   ], figures.shards, "No shard is known yet.");
 
