@@ -135,19 +135,19 @@ def watch_age(records: list[Any], bridge: Bridge, counts: Counts) -> None:
 def encode_all(
     records: list[Any], bridge: Bridge, remaining_ms: Callable[[], float], counts: Counts
 ) -> tuple[list[Entry], int | None]:
-    """What is to be sent, up to the first record that belongs into S3 and did not get there; and its index."""
+    """What is to be sent, up to the first record that S3 did not take or there was no time for; and its index."""
     arrived_ms = bridge.clock.now_ms()
     entries: list[Entry] = []
     for index, record in enumerate(records):
         try:
+            if remaining_ms() < RESERVE_MS:
+                raise ParkError("no time left", hint="smaller batches or a longer timeout")  # noqa: TRY301 - as any other
             change = encode_or_bury(record, arrived_ms, bridge, counts)
         except ParkError as error:
-            _say("a record could not be parked", error)
+            _say("the batch is cut short", error)
             return entries, index
         if change is not None:
             entries.append(Entry(index, change))
-        if remaining_ms() < RESERVE_MS:
-            return entries, index + 1 if index + 1 < len(records) else None
     return entries, None
 
 

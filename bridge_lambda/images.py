@@ -146,8 +146,8 @@ def _are_canonical(numbers: list[str]) -> bool:
     Where it takes the match, the commas are counted so that no number can pass for two.
     """
     digits = "".join(numbers)
-    if not digits or (digits.isascii() and digits.isdigit() and min(numbers) >= "1"):
-        return digits != "" or not numbers
+    if digits.isascii() and digits.isdigit() and min(numbers) >= "1":
+        return True
     joined = ",".join([*numbers, ""])
     return _all_canonical(joined) is not None and joined.count(",") == len(numbers)
 
@@ -198,7 +198,9 @@ def _value_with_care(typed: Image, number: Callable[[str], Any]) -> Any:
 def _binary_or_set(tag: str, value: Any, number: Callable[[str], Any]) -> Any:
     if tag == "B":
         return _base64(value)
-    if tag == "SS":
+    if not isinstance(value, list):
+        raise ValueError(tag)  # noqa: TRY004 - what is not DynamoDB JSON is one thing
+    if tag == "SS" and all(isinstance(member, str) for member in value):
         return sorted(value)
     if tag == "BS":
         return sorted(_base64(member) for member in value)

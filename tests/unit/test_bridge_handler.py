@@ -137,10 +137,11 @@ def test_a_pipe_is_told_every_unsent_event_by_its_id(rig: Rig) -> None:
     assert [failure["itemIdentifier"] for failure in answer["batchItemFailures"]] == ["event-2", "event-3"]
 
 
-def test_a_batch_that_comes_with_no_time_left_is_reported_whole(rig: Rig) -> None:
+def test_a_batch_that_comes_with_no_time_left_is_reported_whole(rig: Rig, lines: list[Any]) -> None:
     rig.clock.budget_ms = RESERVE_MS - 1
     assert rig.invoke([change(1), change(2)]) == ["1"]
     assert not rig.kinesis.calls
+    assert [line.what for line in lines] == ["no time left"]
 
 
 def test_a_stream_that_is_gone_fails_the_batch_and_says_what_to_do(rig: Rig, lines: list[Any]) -> None:
@@ -361,7 +362,7 @@ def test_no_line_above_debug_holds_item_data_and_every_one_says_what_to_do(rig: 
         "records were nearly trimmed",
         "dead letter",
         "not all was sent",
-        "a record could not be parked",
+        "the batch is cut short",
     }
     assert all(line.hint for line in shown)
     assert not any(SECRET in str(vars(line)) for line in shown)
