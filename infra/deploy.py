@@ -75,42 +75,43 @@ class Plan:
         return tuple(change for change in self.changes if change.action in ("Replace", "Remove"))
 
 
+def judged(
+    settings: DeploySettings,
+    template: Template,
+    *,
+    artefact_key: str = "later",
+    regions_of: Callable[[str], list[str]] | None = None,
+) -> Values:
+    """What would be made, refused as far as that can be known without a call."""
+    given = {"ArtefactBucket": "later", "ArtefactKey": artefact_key, **settings.parameters}
+    pseudo = {
+        "AWS::StackName": settings.stack,
+        "AWS::Region": settings.region,
+        "AWS::AccountId": "000000000000",
+        "AWS::Partition": "aws",
+        "AWS::URLSuffix": "amazonaws.com",
+    }
+    values = Values(template, template.parameters(given), pseudo)
+    validate.check_values(values)
+    validate.check_region(values, settings.region, regions_of or boto3.Session().get_available_regions)
+    return values
+
+
 class Deployment:
-    def __init__(
-        self, settings: DeploySettings, clients: Clients, artefact: Artefact, *, template: Path = TEMPLATE
-    ) -> None:
-        self._settings, self._clients, self._artefact = settings, clients, artefact
-        self._template = Template.load(template)
+    def __init__(self, settings: DeploySettings, values: Values, clients: Clients, artefact: Artefact) -> None:
+        self._settings, self._values, self._clients, self._artefact = settings, values, clients, artefact
         self._bootstrap = f"{settings.stack}-artefacts"
         self._cloudformation = clients("cloudformation")
 
-    # Judging
-
-    def values(self) -> Values:
-        """Judged as far as it goes without a call."""
-        settings = self._settings
-        given = {"ArtefactBucket": "later", "ArtefactKey": self._artefact.key, **settings.parameters}
-        pseudo = {
-            "AWS::StackName": settings.stack,
-            "AWS::Region": settings.region,
-            "AWS::AccountId": "000000000000",
-            "AWS::Partition": "aws",
-            "AWS::URLSuffix": "amazonaws.com",
-        }
-        values = Values(self._template, self._template.parameters(given), pseudo)
-        validate.check_values(values)
-        validate.check_region(values, settings.region, boto3.Session().get_available_regions)
-        return values
-
     def plan(self) -> Plan:
-        values = self.values()
+        values = self._values
         account = self._account()
         exists = validate.check_stack_settled(self._clients, self._settings.stack)
         bucket_exists = validate.check_stack_settled(self._clients, self._bootstrap)
         if stream := values.parameters["ExistingTableStreamArn"]:
             validate.check_table_stream(self._clients, stream)
         if exists:
-            return Plan(account, exists, not bucket_exists, self._planned_update(values))
+            return Plan(account, exists, not bucket_exists, self._planned_update())
         validate.check_names_free(self._clients, values)
         made = ((name, resource) for name, resource in values.template.resources.items() if values.exists(name))
         added = tuple(Change("Add", name, str(resource["Type"])) for name, resource in made)
@@ -125,9 +126,9 @@ class Deployment:
                 hint="give credentials, by AWS_PROFILE or the environment",
             ) from error
 
-    def _planned_update(self, values: Values) -> tuple[Change, ...]:
+    def _planned_update(self) -> tuple[Change, ...]:
         """By a change set that is thrown away: the real one is made after the answer, from the uploaded artefact."""
-        name = self._change_set(self._with_artefact(values, self._artefact_bucket()), exists=True)
+        name = self._change_set(self._with_artefact(self._artefact_bucket()), exists=True)
         if name is None:
             return ()
         try:
@@ -153,7 +154,6 @@ class Deployment:
 
     def execute(self, plan: Plan, say: Say) -> dict[str, str]:
         """The stack's outputs."""
-        values = self.values()
         if plan.makes_artefact_bucket:
             say("the artefacts' bucket")
             self._cloudformation.create_stack(StackName=self._bootstrap, TemplateBody=Template.load(BOOTSTRAP).body)
@@ -162,14 +162,14 @@ class Deployment:
         say("the artefact")
         self._clients("s3").put_object(Bucket=bucket, Key=self._artefact.key, Body=self._artefact.zipped())
         say("the change set")
-        name = self._change_set(self._with_artefact(values, bucket), exists=plan.exists)
+        name = self._change_set(self._with_artefact(bucket), exists=plan.exists)
         if name is not None:
             self._cloudformation.execute_change_set(StackName=self._settings.stack, ChangeSetName=name)
             self._wait(self._settings.stack, say)
         return self._outputs(self._settings.stack)
 
-    def _with_artefact(self, values: Values, bucket: str) -> dict[str, str]:
-        return {**values.parameters, "ArtefactBucket": bucket, "ArtefactKey": self._artefact.key}
+    def _with_artefact(self, bucket: str) -> dict[str, str]:
+        return {**self._values.parameters, "ArtefactBucket": bucket, "ArtefactKey": self._artefact.key}
 
     def _artefact_bucket(self) -> str:
         return self._outputs(self._bootstrap)["ArtefactBucket"]
@@ -177,14 +177,17 @@ class Deployment:
     def _change_set(self, parameters: Mapping[str, str], *, exists: bool) -> str | None:
         """Its name; None where nothing would change."""
         name = f"lakestream-{time.time_ns()}"
-        self._cloudformation.create_change_set(
-            StackName=self._settings.stack,
-            ChangeSetName=name,
-            ChangeSetType="UPDATE" if exists else "CREATE",
-            TemplateBody=self._template.body,
-            Capabilities=CAPABILITIES,
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        )
+        try:
+            self._cloudformation.create_change_set(
+                StackName=self._settings.stack,
+                ChangeSetName=name,
+                ChangeSetType="UPDATE" if exists else "CREATE",
+                TemplateBody=self._values.template.body,
+                Capabilities=CAPABILITIES,
+                Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            )
+        except ClientError as error:
+            raise DeployError(f"the template is refused: {error.response['Error']['Message']}") from error
         state = self._settled(
             lambda: self._cloudformation.describe_change_set(StackName=self._settings.stack, ChangeSetName=name)
         )

@@ -4,29 +4,21 @@ with it, taken out of its hands.
 
 import functools
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from infra import validate
 from infra.artefact import Artefact, own_files
-from infra.local.checks import ROOT
+from infra.deploy import DeployError, Deployment, DeploySettings, judged
 from infra.local.dropped import DROPPED, HANDLED, apply_dropped
 from infra.local.emulator import Clients, isolated_session
 from infra.local.errors import NotPossibleError, NotReadyError
 from infra.template_model import Template
 from infra.template_values import Values
 
-_BOOTSTRAP: Final = ROOT / "infra" / "bootstrap.yaml"
-_CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
-_ACCOUNT: Final = "000000000000"
 _ANY_REGION: Final = "us-east-1"
-_LOOK_EVERY_S: Final = 0.05
-_WITHIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +38,16 @@ class Deployed:
     ttl_attribute: str | None
 
 
-def validated(template: Template, given: Mapping[str, object], *, stack: str, region: str) -> Values:
+def validated(template: Template, settings: DeploySettings) -> Values:
     """Everything that can be judged without a call; the local stack does it before its first process starts."""
-    parameters = template.parameters({"ArtefactBucket": "later", "ArtefactKey": "later", **given})
-    if parameters["BridgeVia"] != "LAMBDA":
+    values = judged(settings, template, regions_of=_regions_of)
+    if values.parameters["BridgeVia"] != "LAMBDA":
         raise NotPossibleError("the local stack runs event source mappings, not pipes", hint="leave BridgeVia LAMBDA")
-    if existing := [name for name, value in parameters.items() if name.startswith("Existing") and value]:
+    if existing := [name for name, value in values.parameters.items() if name.startswith("Existing") and value]:
         raise NotPossibleError(
             f"the local stack begins anew and finds nothing to reuse for {existing[0]}", hint="leave it empty"
         )
-    values = Values(template, parameters, _pseudo(stack, region))
-    validate.check_values(values)
     validate.check_emulator(values, HANDLED, DROPPED)
-    validate.check_region(values, region, _regions_of)
     return values
 
 
@@ -67,55 +56,21 @@ def _regions_of(service: str) -> list[str]:
     return isolated_session(_ANY_REGION).get_available_regions(service)
 
 
-def deploy(clients: Clients, values: Values, *, stack: str, rules: Path) -> Deployed:
-    validate.check_stack_settled(clients, stack)
-    validate.check_names_free(clients, values)
-    bucket, key = _upload_artefact(clients, stack, rules)
-    parameters = {**values.parameters, "ArtefactBucket": bucket, "ArtefactKey": key}
-    outputs = _create(clients, stack, values.template, parameters)
-    made = Values(values.template, parameters, values.pseudo, *_physical(clients, stack))
+def deploy(clients: Clients, values: Values, settings: DeploySettings, *, rules: Path) -> Deployed:
+    """As `lakestream deploy` does it; the function's own code goes without its libraries: here the local mapping runs
+    it, in this environment.
+    """
+    artefact = Artefact(own_files(json.loads(rules.read_text(encoding="utf-8"))))
+    deployment = Deployment(settings, values, clients, artefact)
+    try:
+        outputs = deployment.execute(deployment.plan(), lambda _: None)
+    except DeployError as error:
+        raise NotReadyError(error.what, hint="the emulator made nothing of it that lasts") from error
+    made = Values(values.template, values.parameters, values.pseudo, *_physical(clients, settings.stack))
     apply_dropped(clients, made)
-    deployed = _read_back(clients, outputs, parameters["TableTtlAttribute"] or None)
+    deployed = _read_back(clients, outputs, values.parameters["TableTtlAttribute"] or None)
     _take_over(clients, deployed)
     return deployed
-
-
-def _upload_artefact(clients: Clients, stack: str, rules: Path) -> tuple[str, str]:
-    """The function's own code, without its libraries: here the local mapping runs it, in this environment."""
-    bucket = _create(clients, f"{stack}-artefacts", Template.load(_BOOTSTRAP), {})["ArtefactBucket"]
-    artefact = Artefact(own_files(json.loads(rules.read_text(encoding="utf-8"))))
-    clients("s3").put_object(Bucket=bucket, Key=artefact.key, Body=artefact.zipped())
-    return bucket, artefact.key
-
-
-def _create(clients: Clients, stack: str, template: Template, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Makes the stack, waits, and returns its outputs; the first failure of a resource is the reason given."""
-    cloudformation = clients("cloudformation")
-    try:
-        cloudformation.create_stack(
-            StackName=stack,
-            TemplateBody=template.body,
-            Capabilities=_CAPABILITIES,
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
-        )
-    except ClientError as error:
-        raise NotReadyError(f"{template.path.name} is refused: {error.response['Error']['Message']}") from error
-    deadline = time.monotonic() + _WITHIN_S
-    while (state := cloudformation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"].endswith("_PROGRESS"):
-        if time.monotonic() > deadline:
-            raise NotReadyError(f"stack {stack} is not deployed after {_WITHIN_S:g} s", hint="see the emulator's log")
-        time.sleep(_LOOK_EVERY_S)
-    if state["StackStatus"] != "CREATE_COMPLETE":
-        raise NotReadyError(f"stack {stack} came to {state['StackStatus']}: {_why(cloudformation, stack)}")
-    return {output["OutputKey"]: output["OutputValue"] for output in state.get("Outputs", ())}
-
-
-def _why(cloudformation: Any, stack: str) -> str:
-    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
-    failed = [event for event in events if event["ResourceStatus"].endswith("CREATE_FAILED")]
-    if not failed:
-        return "no resource says why"
-    return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', 'no reason given')}"
 
 
 def _physical(clients: Clients, stack: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -157,13 +112,3 @@ def _take_over(clients: Clients, deployed: Deployed) -> None:
     streams = clients("firehose")
     for name in streams.list_delivery_streams()["DeliveryStreamNames"]:
         streams.delete_delivery_stream(DeliveryStreamName=name)
-
-
-def _pseudo(stack: str, region: str) -> dict[str, str]:
-    return {
-        "AWS::StackName": stack,
-        "AWS::Region": region,
-        "AWS::AccountId": _ACCOUNT,
-        "AWS::Partition": "aws",
-        "AWS::URLSuffix": "amazonaws.com",
-    }

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from config.errors import ConfigurationError
 from config.tables import Frozen
+from infra.deploy import DeploySettings
 from infra.local.checks import ROOT
 
 
@@ -29,6 +30,10 @@ class LocalSettings(Frozen):
     ready_within_s: float = Field(default=180, gt=0)
     stop_within_s: float = Field(default=30, gt=0)
     job: JobSettings = JobSettings()
+
+    @property
+    def deploy(self) -> DeploySettings:
+        return DeploySettings(region=self.region, stack=self.stack, parameters=self.parameters)
 
     @field_validator("template")
     @classmethod

@@ -59,9 +59,7 @@ def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dic
 
 def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     """Everything that can be known to fail before the first process starts."""
-    values = validated(
-        Template.load(settings.template), settings.parameters, stack=settings.stack, region=settings.region
-    )
+    values = validated(Template.load(settings.template), settings.deploy)
     table_rules(values.parameters["TableName"])
     compile_rules(TABLES)
     checks.emulator()
@@ -129,7 +127,7 @@ class _Start:
         self._start_emulator()
         self._say("deploying the template")
         clients = emulator.Clients(self._endpoint, self._settings.region)
-        deployed = deploy(clients, self._values, stack=self._settings.stack, rules=rules)
+        deployed = deploy(clients, self._values, self._settings.deploy, rules=rules)
         self._say("mapping and delivery")
         self._start_workers(deployed, rules)
         if self._options.job:

@@ -1,6 +1,9 @@
 """`lakestream deploy` against an emulator: planned, made, changed, left alone, and refused where it must be."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from local_workers import Aws, running_emulator
 from config.errors import ConfigurationError
 from config.rules import TABLES, compile_rules
 from infra.artefact import ROOT, Artefact, own_files
-from infra.deploy import DeployError, Deployment, DeploySettings, load_deploy_settings
+from infra.deploy import TEMPLATE, DeployError, Deployment, DeploySettings, judged, load_deploy_settings
+from infra.local import emulator
+from infra.template_model import Template
 from infra.validate import NotDeployableError, stack_status
 
 pytestmark = pytest.mark.stack
@@ -34,6 +39,11 @@ def settings(stack: str, **parameters: Any) -> DeploySettings:
     return DeploySettings(region="us-east-1", stack=stack, parameters={"TableName": table, **parameters})
 
 
+def deployment(settings: DeploySettings, aws: Aws, artefact: Artefact, *, template: Path = TEMPLATE) -> Deployment:
+    values = judged(settings, Template.load(template), artefact_key=artefact.key)
+    return Deployment(settings, values, aws, artefact)
+
+
 def silent(_: str) -> None:
     return
 
@@ -41,18 +51,18 @@ def silent(_: str) -> None:
 @pytest.mark.parametrize("name", ["dev.yaml", "prod.yaml"])
 def test_a_shipped_configuration_can_be_deployed(name: str, aws: Aws, artefact: Artefact) -> None:
     shipped = load_deploy_settings(ROOT / "config" / name)
-    assert Deployment(shipped, aws, artefact).plan().changes
+    assert deployment(shipped, aws, artefact).plan().changes
 
 
 def test_a_first_deployment_shows_every_resource_and_makes_it(aws: Aws, artefact: Artefact) -> None:
-    deployment = Deployment(settings("first"), aws, artefact)
-    plan = deployment.plan()
+    first = deployment(settings("first"), aws, artefact)
+    plan = first.plan()
     assert not plan.exists
     assert plan.makes_artefact_bucket
     assert {change.action for change in plan.changes} == {"Add"}
     assert stack_status(aws, "first") is None, "a plan changes nothing"
 
-    outputs = deployment.execute(plan, silent)
+    outputs = first.execute(plan, silent)
     made = aws("cloudformation").describe_stack_resources(StackName="first")["StackResources"]
     assert {resource["LogicalResourceId"] for resource in made} == {change.logical_id for change in plan.changes}
     assert outputs["TableName"] == "first-table"
@@ -61,9 +71,9 @@ def test_a_first_deployment_shows_every_resource_and_makes_it(aws: Aws, artefact
 
 
 def test_what_is_deployed_as_it_is_has_nothing_to_change(aws: Aws, artefact: Artefact) -> None:
-    first = Deployment(settings("same"), aws, artefact)
+    first = deployment(settings("same"), aws, artefact)
     outputs = first.execute(first.plan(), silent)
-    again = Deployment(settings("same"), aws, artefact)
+    again = deployment(settings("same"), aws, artefact)
     plan = again.plan()
     assert plan.exists
     assert plan.changes == ()
@@ -71,9 +81,9 @@ def test_what_is_deployed_as_it_is_has_nothing_to_change(aws: Aws, artefact: Art
 
 
 def test_a_changed_parameter_is_planned_as_what_it_changes_and_changes_it(aws: Aws, artefact: Artefact) -> None:
-    first = Deployment(settings("changed", BatchSize=100), aws, artefact)
+    first = deployment(settings("changed", BatchSize=100), aws, artefact)
     first.execute(first.plan(), silent)
-    second = Deployment(settings("changed", BatchSize=200), aws, artefact)
+    second = deployment(settings("changed", BatchSize=200), aws, artefact)
     plan = second.plan()
     # The emulator counts in what refers to it, and what its condition rules out.
     assert ("Modify", "BridgeMapping") in {(change.action, change.logical_id) for change in plan.changes}
@@ -85,9 +95,9 @@ def test_a_changed_parameter_is_planned_as_what_it_changes_and_changes_it(aws: A
 
 
 def test_another_artefact_is_deployed_under_another_key(aws: Aws, artefact: Artefact) -> None:
-    first = Deployment(settings("code"), aws, artefact)
+    first = deployment(settings("code"), aws, artefact)
     first.execute(first.plan(), silent)
-    newer = Deployment(settings("code"), aws, Artefact({**artefact.files, "more.py": b""}))
+    newer = deployment(settings("code"), aws, Artefact({**artefact.files, "more.py": b""}))
     plan = newer.plan()
     assert "Bridge" in {change.logical_id for change in plan.changes}
     outputs = newer.execute(plan, silent)
@@ -105,31 +115,31 @@ def _outputs(aws: Aws, stack: str) -> dict[str, str]:
 def test_a_plan_that_would_meet_others_resources_is_refused(aws: Aws, artefact: Artefact) -> None:
     aws.table("taken-table")
     with pytest.raises(NotDeployableError, match="Table: taken-table exists already"):
-        Deployment(settings("taken"), aws, artefact).plan()
+        deployment(settings("taken"), aws, artefact).plan()
     assert stack_status(aws, "taken") is None
 
 
 def test_a_table_there_is_can_be_reused_by_its_stream(aws: Aws, artefact: Artefact) -> None:
     stream = aws.table("mine")
     # The emulator writes labels without the Z that CloudFormation's attribute has.
-    deployment = Deployment(settings("reusing", ExistingTableStreamArn=stream), aws, artefact)
-    plan = deployment.plan()
+    first = deployment(settings("reusing", ExistingTableStreamArn=stream), aws, artefact)
+    plan = first.plan()
     assert "Table" not in {change.logical_id for change in plan.changes}
-    outputs = deployment.execute(plan, silent)
+    outputs = first.execute(plan, silent)
     assert (outputs["TableName"], outputs["TableStreamArn"]) == ("mine", stream)
 
 
 def test_a_table_whose_stream_shows_only_keys_is_refused_before_anything_is_made(aws: Aws, artefact: Artefact) -> None:
     stream = aws.table("keys", "KEYS_ONLY")
     with pytest.raises(NotDeployableError, match="shows KEYS_ONLY"):
-        Deployment(settings("keys-only", ExistingTableStreamArn=stream), aws, artefact).plan()
+        deployment(settings("keys-only", ExistingTableStreamArn=stream), aws, artefact).plan()
 
 
 def test_a_stack_that_never_came_up_is_refused_with_the_way_out(aws: Aws, artefact: Artefact) -> None:
     broken = {"Resources": {"Q": {"Type": "AWS::SQS::Queue", "Properties": {"MessageRetentionPeriod": 1}}}}
     aws("cloudformation").create_stack(StackName="halfway", TemplateBody=json.dumps(broken))
     with pytest.raises(NotDeployableError, match=r"delete-stack|is at work"):
-        Deployment(settings("halfway"), aws, artefact).plan()
+        deployment(settings("halfway"), aws, artefact).plan()
 
 
 def test_a_deployment_that_fails_says_which_resource_and_why(aws: Aws, artefact: Artefact, tmp_path: Path) -> None:
@@ -138,9 +148,9 @@ def test_a_deployment_that_fails_says_which_resource_and_why(aws: Aws, artefact:
     queue = "  Broken:\n    Type: AWS::SQS::Queue\n    Properties: {MessageRetentionPeriod: 1}\n\n"
     template = tmp_path / "template.yaml"
     template.write_text(text.replace("  DeliveryLogStream:\n", f"{queue}  DeliveryLogStream:\n"))
-    deployment = Deployment(settings("failing"), aws, artefact, template=template)
+    first = deployment(settings("failing"), aws, artefact, template=template)
     with pytest.raises(DeployError, match="failing came to ROLLBACK_COMPLETE: Broken"):
-        deployment.execute(deployment.plan(), silent)
+        first.execute(first.plan(), silent)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +162,77 @@ def test_a_configuration_that_cannot_be_is_refused_with_its_place(tmp_path: Path
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=said):
         load_deploy_settings(file)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def command(aws: Aws, folder: Path, content: str, *options: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    config = folder / "deploy.yaml"
+    config.write_text(content)
+    given = emulator.without_aws(os.environ) | emulator.credentials("us-east-1") | {"AWS_ENDPOINT_URL": aws.endpoint}
+    return subprocess.run(
+        [sys.executable, "-m", "infra.deploy_cli", "--config", str(config), *options],
+        input=answer,
+        env=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_plan_is_shown_and_a_no_changes_nothing(aws: Aws, tmp_path: Path) -> None:
+    content = "region: us-east-1\nstack: asked\nparameters: {TableName: asked-table}\n"
+    done = command(aws, tmp_path, content, answer="n\n")
+    assert done.returncode == 3, done.stderr
+    assert "BridgeMapping" in done.stderr
+    assert "Change stack asked?" in done.stderr
+    assert stack_status(aws, "asked") is None
+
+
+def test_yes_deploys_and_says_what_stands(aws: Aws, tmp_path: Path) -> None:
+    content = "region: us-east-1\nstack: wanted\nparameters: {TableName: wanted-table}\n"
+    done = command(aws, tmp_path, content, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"]["TableName"] == "wanted-table"
+    planned = command(aws, tmp_path, content, "--plan", "--json")
+    assert json.loads(planned.stdout)["plan"]["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("region: us-east-1\nstack: s\nparameters: {RetentionHours: 12}\n", "parameter RetentionHours is '12'"),
+        ("region: us-esat-1\nstack: s\n", "there is no region 'us-esat-1'"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(content: str, said: str, aws: Aws, tmp_path: Path) -> None:
+    done = command(aws, tmp_path, content, "--yes")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_credentials_it_says_so(aws: Aws, tmp_path: Path) -> None:
+    """Nobody's: no environment, no files, no instance."""
+    config = tmp_path / "deploy.yaml"
+    config.write_text("region: us-east-1\nstack: s\n")
+    nobody = {
+        **emulator.without_aws(os.environ),
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": aws.endpoint,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.deploy_cli", "--config", str(config), "--yes"],
+        env=nobody,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "AWS does not know who asks" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ from local_workers import until
 from templates import TEMPLATE
 
 from infra import validate
+from infra.deploy import DeploySettings
 from infra.local.deployment import validated
 from infra.local.emulator import Clients
 from infra.template_model import Template
@@ -20,7 +21,7 @@ from infra.validate import NotDeployableError
 
 pytestmark = pytest.mark.stack
 
-PARAMETERS = {
+PARAMETERS: dict[str, str | int | bool] = {
     "BatchSize": 3,
     "WindowSeconds": 300,
     "RetriesMax": 7,
@@ -59,7 +60,8 @@ def clients(stack: Mapping[str, Any]) -> Clients:
 
 @pytest.fixture(scope="module")
 def values() -> Values:
-    return validated(Template.load(TEMPLATE), PARAMETERS, stack="lakestream", region="us-east-1")
+    settings = DeploySettings(region="us-east-1", stack="lakestream", parameters=PARAMETERS)
+    return validated(Template.load(TEMPLATE), settings)
 
 
 def settings(home: Path, worker: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from templates import BOOTSTRAP, TEMPLATE
 
 from config.errors import ConfigurationError, LakestreamError
 from infra import validate
+from infra.deploy import DeploySettings
 from infra.local.deployment import validated
 from infra.local.dropped import APPLIED, DROPPED, HANDLED, LEFT_OUT
 from infra.local.errors import NotPossibleError
@@ -23,8 +24,8 @@ def values(content: dict[str, Any], parameters: dict[str, str] | None = None, **
     return Values(Template(Path("t.yaml"), content), parameters or {}, pseudo, **made)
 
 
-def judged(**parameters: object) -> Values:
-    return validated(Template.load(TEMPLATE), parameters, stack="s", region=REGION)
+def judged(**parameters: str | int | bool) -> Values:
+    return validated(Template.load(TEMPLATE), DeploySettings(region=REGION, stack="s", parameters=parameters))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def test_short_forms_are_spelled_out(tmp_path: Path) -> None:
         ("Shards", 2, "the template knows no parameter 'Shards'"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_refused_by_name(name: str, value: object, said: str) -> None:
+def test_a_parameter_that_cannot_be_is_refused_by_name(name: str, value: str | int, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         judged(**{name: value})
 
@@ -213,7 +214,7 @@ def test_a_region_without_a_service_is_refused() -> None:
 
 def test_a_region_that_does_not_exist_is_refused() -> None:
     with pytest.raises(LakestreamError, match="there is no region 'us-esat-1'"):
-        validated(Template.load(TEMPLATE), {}, stack="s", region="us-esat-1")
+        validated(Template.load(TEMPLATE), DeploySettings(region="us-esat-1", stack="s"))
 
 
 def test_the_local_stack_says_what_it_does_not_run() -> None:
