@@ -5,6 +5,7 @@ LakestreamError
 │   ├── LeaseHeldError      another writer has the table
 │   ├── LeaseLostError      another writer took the table over while we ran
 │   ├── EngineRefusedError  the table carries a feature its engine cannot write
+│   ├── HalfATableError     `current` or `history` is gone while the other holds changes
 │   └── JobFailedError      the query ended by itself
 └── TableFailedError        park this table's changes, go on with the others, try again later
     ├── CommitConflictError          somebody else commits to the table, again and again
@@ -28,6 +29,10 @@ class LeaseLostError(StopJobError):
 
 class EngineRefusedError(StopJobError):
     """Writing with this engine would break the table or its readers; nothing was written."""
+
+
+class HalfATableError(StopJobError):
+    """A new table in the place of the lost one would look complete and not be it."""
 
 
 class JobFailedError(StopJobError):

@@ -6,12 +6,15 @@ from functools import cached_property
 import boto3
 import pyarrow as pa
 from botocore.config import Config
+from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import StructType
 
 from config.settings import Settings
 from config.tables import LakeRules, TableConfig
+from streaming_job.errors import HalfATableError
 from streaming_job.pipeline import current, history, parking, rejects, schema_log
 from streaming_job.pipeline.changes import collect, lay_out
 from streaming_job.pipeline.claims import Resolver, S3Objects
@@ -20,7 +23,7 @@ from streaming_job.pipeline.decode import decode
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
-from streaming_job.pipeline.locations import Lake, live_sql
+from streaming_job.pipeline.locations import Lake, Location, TableLocations, live_sql
 from streaming_job.pipeline.merge import Engine, Guard, LakeTable, TableSpec
 from streaming_job.pipeline.merge_rust import RustTable
 from streaming_job.pipeline.merge_spark import SparkTable
@@ -78,6 +81,7 @@ class Assembly:
         places, rules = self.lake.of(config), config.lake
         log = log_properties(rules.engine, self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
+        self._refuse_half_a_table(rules.engine, places)
         table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
         past = self.open_table(rules.engine, history.spec(places.history, log))
         lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
@@ -102,6 +106,25 @@ class Assembly:
                 clock=self._clock,
             ),
         )
+
+    def _refuse_half_a_table(self, engine: Engine, places: TableLocations) -> None:
+        there = {place: self._exists(engine, place) for place in (places.current, places.history)}
+        if len(set(there.values())) == 1:
+            return
+        lost, held = sorted(there, key=there.__getitem__)
+        kept = self.open_table(engine, TableSpec(held, StructType(), partition_of(held, places))).read(["_seq"])
+        if kept.num_rows:
+            raise HalfATableError(
+                f"{lost} is not there, but {held} holds {kept.num_rows} rows; nothing was created in its place",
+                hint="put it back, or run `lakestream rebuild`; to begin anew, move both and the checkpoint away",
+            )
+
+    def _exists(self, engine: Engine, place: Location) -> bool:
+        if place.name is not None:
+            return self._spark.catalog.tableExists(place.name)
+        if engine == "spark":
+            return SparkDeltaTable.isDeltaTable(self._spark, str(place))
+        return DeltaTable.is_deltatable(str(place), storage_options(self._settings, str(place)))
 
     def _tasks(self, rules: LakeRules, table: LakeTable, past: LakeTable, guard: Guard) -> list[Task]:
         settings = self._settings.upkeep
@@ -146,6 +169,10 @@ class Assembly:
             F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
         )
         return collect(self.decoded(rows))
+
+
+def partition_of(place: Location, places: TableLocations) -> tuple[str, ...]:
+    return ("_day",) if place == places.history else ()
 
 
 def log_properties(engine: Engine, settings: Settings) -> dict[str, str]:

@@ -76,15 +76,23 @@ class Pipeline:
     def __enter__(self) -> Self:
         for name, config in self._tables.items():
             self._lanes[name] = self._assembly.lane(config)
-        list(self._pool.map(TableLane.open, self._lanes.values()))
+        try:
+            list(self._pool.map(TableLane.open, self._lanes.values()))
+        except BaseException:
+            # A start that is refused leaves no lease behind with the tables it had opened.
+            self.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pool.shutdown()
         for lane in self._lanes.values():
             lane.close()
-        self._pool.shutdown()
 
     def process_batch(self, frame: DataFrame, batch_id: int, *, repair: bool = False) -> BatchReport:
         """Everything of this batch into the tables; returns when all of it is committed or parked."""

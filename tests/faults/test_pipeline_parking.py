@@ -7,7 +7,7 @@ from envelopes import Change, put, remove
 from lake_rig import CrashAfter, KilledError, LakeRig, dead_process, table_config
 from pyspark.sql import SparkSession
 
-from streaming_job.errors import LeaseHeldError
+from streaming_job.errors import HalfATableError, LeaseHeldError
 from streaming_job.pipeline.lease import Owner
 from streaming_job.pipeline.steps import Step
 
@@ -108,3 +108,15 @@ def test_crashes_while_parking_and_while_draining_lose_and_repeat_nothing(spark:
         ('{"id":"b"}', 1.0),
     ]
     assert len(mended.rows("things/history", "_seq")) == 4
+
+
+@pytest.mark.parametrize(("lost", "kept"), [("current", "history"), ("history", "current")])
+def test_half_a_table_that_is_lost_stops_the_start_and_nothing_is_made_in_its_place(
+    spark: SparkSession, lake: Path, lost: str, kept: str
+) -> None:
+    half = rig(spark, lake)
+    half.run([put("a", 1, n=1)])
+    (lake / "things" / lost).rename(lake / "away")
+    with pytest.raises(HalfATableError, match=rf"things/{lost} is not there, but .*/things/{kept} holds 1 rows"):
+        half.pipeline().__enter__()
+    assert not (lake / "things" / lost).exists()
