@@ -6,9 +6,16 @@ import random
 from decimal import Decimal
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "80"))
+
+
+def thoroughly(times: int = 1) -> settings:
+    """So many examples; never a failure because the machine is slow."""
+    return settings(max_examples=EXAMPLES * times, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 Item = dict[str, Any]
 

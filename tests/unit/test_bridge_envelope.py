@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.envelope import Change, encode_change, encode_snapshot, key_text, origin_of, partition_key
@@ -16,7 +16,7 @@ from bridge_lambda.errors import PoisonRecordError
 from bridge_lambda.images import digest, parse, restore
 from bridge_lambda.rules import HashKey, TableRules, table_rules
 from config.limits import KINESIS_RECORD_BYTES_MAX
-from tests.support.dynamodb_items import EXAMPLES, Item, items, unordered
+from tests.support.dynamodb_items import Item, items, thoroughly, unordered
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "config" / "envelope.schema.json").read_text(encoding="utf-8"))
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/things/stream/2026-03-01T12:30:45.678"
@@ -74,7 +74,7 @@ def envelope(raw: Any, tables: dict[str, TableRules] | None = None) -> dict[str,
 
 
 @given(items, items)
-@settings(max_examples=EXAMPLES, deadline=None)
+@thoroughly()
 def test_any_change_becomes_a_valid_envelope_that_restores_both_images(new: Item, old: Item) -> None:
     new, old = {**new, "id": {"S": "1"}}, {**old, "id": {"S": "1"}}
     change = encoded(record("MODIFY", new, old))
@@ -93,7 +93,7 @@ def test_any_change_becomes_a_valid_envelope_that_restores_both_images(new: Item
 
 
 @given(st.lists(st.integers(10**20, 10**40 - 1), min_size=2, max_size=5))
-@settings(max_examples=EXAMPLES, deadline=None)
+@thoroughly()
 def test_padded_sequence_numbers_order_as_text_as_they_do_as_numbers(numbers: list[int]) -> None:
     """21 to 40 digits: no number type of the lake would hold them."""
     texts = []

@@ -7,23 +7,21 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.images import MALFORMED, Literal, canonical_number, digest, encode, parse, plain, restore
 from tests.support.dynamodb_items import (
-    EXAMPLES,
     Item,
     item_meaning,
     items,
     meaning,
     numbers,
     rewritten,
+    thoroughly,
     unordered,
     values,
 )
-
-exhaustively = settings(max_examples=EXAMPLES, deadline=None)
 
 
 def through_json(item: Item) -> Item:
@@ -32,14 +30,14 @@ def through_json(item: Item) -> Item:
 
 
 @given(items)
-@exhaustively
+@thoroughly()
 def test_every_item_comes_back_from_its_plain_json_as_it_was(item: Item) -> None:
     """Number texts included; only a set's order is not kept, for it has none."""
     assert unordered(through_json(item)) == unordered(item)
 
 
 @given(items)
-@exhaustively
+@thoroughly()
 def test_an_items_plain_json_is_json_with_sorted_names(item: Item) -> None:
     text = plain(item)
     assert list(orjson.loads(text)) == sorted(item, key=lambda name: name.encode())
@@ -47,7 +45,7 @@ def test_an_items_plain_json_is_json_with_sorted_names(item: Item) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: {"N": str(n)})))
-@exhaustively
+@thoroughly()
 def test_whole_numbers_of_38_digits_are_plain_literals_and_need_no_types(item: Item) -> None:
     encoded = encode(item)
     assert encoded.types == {}
@@ -55,7 +53,7 @@ def test_whole_numbers_of_38_digits_are_plain_literals_and_need_no_types(item: I
 
 
 @given(numbers())
-@exhaustively
+@thoroughly()
 def test_a_number_has_one_canonical_text_of_the_same_value(number: str) -> None:
     text = canonical_number(number)
     assert Decimal(text) == Decimal(number)
@@ -66,20 +64,20 @@ def test_a_number_has_one_canonical_text_of_the_same_value(number: str) -> None:
 
 
 @given(items, st.randoms(use_true_random=False))
-@exhaustively
+@thoroughly()
 def test_equal_items_have_one_digest_however_they_are_written(item: Item, rng: random.Random) -> None:
     """Maps and sets in another order, numbers in other words."""
     assert digest(rewritten(item, rng)) == digest(item)
 
 
 @given(items, items)
-@exhaustively
+@thoroughly()
 def test_different_items_have_different_digests(one: Item, other: Item) -> None:
     assert (digest(one) == digest(other)) == (item_meaning(one) == item_meaning(other))
 
 
 @given(values, values)
-@exhaustively
+@thoroughly()
 def test_a_change_of_one_value_changes_the_digest(one: Item, other: Item) -> None:
     """Values that plain JSON writes alike are the hard ones: "1" and 1, a set and a list, binary and its base64."""
     same = meaning(one) == meaning(other)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.packing import fitting
 from config.limits import KINESIS_PUT_BYTES_MAX, KINESIS_PUT_RECORDS_MAX, KINESIS_RECORD_BYTES_MAX
-from tests.support.dynamodb_items import EXAMPLES
+from tests.support.dynamodb_items import thoroughly
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def fewest(costs: list[int], records_max: int, bytes_max: int) -> int:
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(1, 6), st.integers(12, 40))
-@settings(max_examples=EXAMPLES * 2, deadline=None)
+@thoroughly(2)
 def test_no_division_in_order_makes_fewer_calls(costs: list[int], records_max: int, bytes_max: int) -> None:
     calls = calls_of(costs, records_max, bytes_max)
     assert [cost for call in calls for cost in call] == costs

@@ -13,7 +13,7 @@ from botocore.exceptions import (
     ParamValidationError,
     ReadTimeoutError,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.errors import BridgeError, CallInvalidError, ParkError, PublishError, StreamGoneError, TryAgainError
@@ -26,10 +26,8 @@ from bridge_lambda.publisher import (
     publish,
     to_send_again,
 )
-from tests.support.dynamodb_items import EXAMPLES
+from tests.support.dynamodb_items import thoroughly
 from tests.support.kinesis_fakes import ERRORS, Fault, FaultyKinesis, ManualClock
-
-exhaustively = settings(max_examples=EXAMPLES * 3, deadline=None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ faults = st.one_of(
     budgets=st.lists(st.integers(0, 3000), max_size=6),
     poison=st.sampled_from([frozenset(), frozenset("p")]),
 )
-@exhaustively
+@thoroughly(3)
 def test_nothing_is_lost_and_a_keys_newest_record_is_the_last_acknowledged(
     keys: list[str], troubles: list[Fault], budgets: list[int], poison: frozenset[str]
 ) -> None:
@@ -111,7 +109,7 @@ def test_nothing_is_lost_and_a_keys_newest_record_is_the_last_acknowledged(
     troubles=st.lists(faults, max_size=12),
     budget_ms=st.integers(0, 2000),
 )
-@exhaustively
+@thoroughly(3)
 def test_nothing_before_the_record_that_is_named_unsent_is_missing(
     keys: list[str], troubles: list[Fault], budget_ms: int
 ) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.errors import RefusalError
 from bridge_lambda.images import encode
 from bridge_lambda.rules import Filter, HashKey, TableRules, load_rules, mask_of, table_rules
-from tests.support.dynamodb_items import EXAMPLES, Item, items, names
+from tests.support.dynamodb_items import Item, items, names, thoroughly
 
 KEY = HashKey("key-1", b"0123456789abcdef")
 BODY: dict[str, Any] = {
@@ -83,7 +83,7 @@ def test_equal_values_have_equal_hashes_in_every_attribute_and_other_values_or_k
     st.lists(st.lists(names, min_size=1, max_size=3), max_size=3),
     st.lists(st.lists(names, min_size=1, max_size=3), max_size=3),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
+@thoroughly()
 def test_the_quick_mask_of_a_tree_is_the_mask_of_its_item(item: Item, drop: list[Any], hash_: list[Any]) -> None:
     """Pruning the plain tree, and masking a copy first, come to the same text, types and digest."""
     taken: list[list[str]] = []
