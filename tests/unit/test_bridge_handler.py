@@ -2,11 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge_lambda import handler as bridge_module
 from bridge_lambda.envelope import Parked
@@ -15,6 +17,7 @@ from bridge_lambda.handler import NEAR_EXPIRY_MS, Bridge, process
 from bridge_lambda.publisher import RESERVE_MS
 from bridge_lambda.rules import HashKey, table_rules
 from config.limits import KINESIS_RECORD_BYTES_MAX
+from tests.support.dynamodb_items import thoroughly
 from tests.support.kinesis_fakes import Fault, FaultyKinesis, ManualClock
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/things/stream/2026-03-01T12:30:45.678"
@@ -366,3 +369,51 @@ def test_no_line_above_debug_holds_item_data_and_every_one_says_what_to_do(rig: 
     }
     assert all(line.hint for line in shown)
     assert not any(SECRET in str(vars(line)) for line in shown)
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "good": change,
+    "kept back": lambda number: change(number, "us"),
+    "poison": poison,
+}
+troubles = st.one_of(
+    st.builds(Fault, failing=st.frozensets(st.integers(0, 8), max_size=6), backwards=st.booleans()),
+    st.builds(Fault, error=st.sampled_from(["throttled", "timed out", "500", "gone"]), lands=st.booleans()),
+)
+
+
+@given(
+    kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=9),
+    faults=st.lists(troubles, max_size=8),
+    outages=st.lists(st.booleans(), max_size=4),
+    budgets=st.lists(st.integers(-100, 2000), max_size=4),
+)
+@thoroughly(2)
+def test_every_record_of_a_batch_ends_in_the_stream_or_in_a_dead_letter_or_is_kept_back_by_the_filter(
+    kinds: list[str], faults: list[Fault], outages: list[bool], budgets: list[int]
+) -> None:
+    """With faults of Kinesis, outages of S3 and invocations short of time; the mapping comes back as it is told."""
+    rig = Rig()
+    rig.kinesis.faults = iter(faults)
+    records = [KINDS[kind](number) for number, kind in enumerate(kinds, start=1)]
+    down, budget = iter(outages), iter(budgets)
+    pending = records
+    for _ in range(len(faults) + len(outages) + len(budgets) + 2):
+        rig.bucket.refuses = next(down, False)
+        rig.clock.budget_ms = RESERVE_MS + next(budget, 60_000)
+        reported = rig.invoke(pending)
+        if not reported:
+            break
+        pending = [record for record in records if int(record["dynamodb"]["SequenceNumber"]) >= int(reported[0])]
+    assert not reported
+    of_kind = {kind: {n for n, k in enumerate(kinds, start=1) if k == kind} for kind in KINDS}
+    assert set(rig.sent()) == of_kind["good"]
+    parked = {int(letter["record"]["dynamodb"]["SequenceNumber"]) for letter in rig.bucket.letters()}
+    assert parked == of_kind["poison"]
+    in_stream = sorted(rig.kinesis.acknowledged(), key=lambda landed: landed.sequence)
+    last = {landed.key: int(json.loads(landed.data)["seq"]) for landed in in_stream}
+    newest = {number % 3: number for number in sorted(of_kind["good"])}
+    assert sorted(last.values()) == sorted(newest.values())
+    bridge_module.metrics.clear_metrics()
