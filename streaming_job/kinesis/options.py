@@ -47,7 +47,7 @@ class Options:
     shards_refresh_ms: int = 10_000
     retry_ms_max: int = 60_000
     idle_wait_ms: int = 500
-    catch_up_behind_ms: int = 30_000
+    catch_up_behind_ms: int = 300_000
     batch_rows_max: int = 100_000
     batch_bytes_max: int = 128 * 1024**2
     fail_on_data_loss: bool = True
@@ -281,7 +281,7 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
     ),
     OptionSpec(
         "catchUpThreshold",
-        "30s",
+        "5m",
         _OURS,
         "a shard this far behind its tip is read by the executors, nearer by the driver's threads",
         "catch_up_behind_ms",

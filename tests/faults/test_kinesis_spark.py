@@ -153,6 +153,7 @@ def delivered(tmp_path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.timeout(120 + 150 * KILLS)
 def test_a_job_killed_at_random_moments_while_records_flow_delivers_each_once_with_no_gap(
     kinesis_endpoint: str, new_stream: NewStream, tmp_path: Path
 ) -> None:
@@ -167,7 +168,11 @@ def test_a_job_killed_at_random_moments_while_records_flow_delivers_each_once_wi
     for _ in range(KILLS):
         with process(command, tmp_path / "job.log") as running:
             batches = committed(tmp_path)
-            until(lambda batches=batches: committed(tmp_path) > batches or running.poll() is not None, "a batch")
+            until(
+                lambda batches=batches: committed(tmp_path) > batches or running.poll() is not None,
+                "a batch",
+                timeout_s=150,
+            )
             assert running.poll() is None, (tmp_path / "job.log").read_text("utf-8")[-3000:]
             # The moment is random, not awaited: between a plan, a read, a write and a commit.
             time.sleep(rng.uniform(0, 2))
