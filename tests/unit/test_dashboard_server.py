@@ -54,6 +54,28 @@ def test_what_is_vendored_has_its_licence_beside_it() -> None:
     assert all((STATIC / "vendor" / f"{name}.LICENSE").is_file() for name in vendored)
 
 
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [":root {", ':root[data-theme="dark"] {'])
+def test_every_text_colour_can_be_read_on_every_ground_it_stands_on(theme: str) -> None:
+    """Contrast as WCAG 2.2 AA asks of text of any size."""
+    rules = (STATIC / "style.css").read_text(encoding="utf-8").split(theme, 1)[1].split("}", 1)[0]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", rules))
+    on_cards = [
+        (text, ground) for text in ("ink", "soft", "faint", "bad", "watch", "good") for ground in ("paper", "card")
+    ]
+    on_washes = [
+        (text, f"{level}-wash") for level in ("good", "watch", "bad", "unknown") for text in (level, "ink", "soft")
+    ]
+    for text, ground in on_cards + on_washes:
+        light, dark = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
 def test_a_request_by_another_host_name_is_refused() -> None:
     assert client().get("/", headers={"host": "evil.example"}).status_code == 400
 

@@ -21,11 +21,11 @@ const SOURCE_STATES = { answers: "answers", silent: "does not answer", never: "h
 const quiet = (value) => (value ? "bad" : value === 0 ? "good" : "none");
 
 function facts({ figures, lately, verify, probe }, now) {
-  const recent = (count) => (count ? `${number(count)} in 10 minutes` : "none in 10 minutes");
+  const recent = (total, count) => (total === null ? "not published here" : count ? `${number(count)} in 10 minutes` : "none in 10 minutes");
   return [
     { id: "changes", label: "Changes committed", value: figures.changes, note: `${number(figures.duplicates)} duplicates left out` },
-    { id: "rejects", label: "Rejects", value: figures.rejects, note: recent(lately.rejects), level: figures.rejects ? "watch" : quiet(figures.rejects) },
-    { id: "dead_letters", label: "Dead letters", value: figures.dead_letters, note: recent(lately.dead_letters), level: figures.dead_letters ? "watch" : quiet(figures.dead_letters) },
+    { id: "rejects", label: "Rejects", value: figures.rejects, note: recent(figures.rejects, lately.rejects), level: figures.rejects ? "watch" : quiet(figures.rejects) },
+    { id: "dead_letters", label: "Dead letters", value: figures.dead_letters, note: recent(figures.dead_letters, lately.dead_letters), level: figures.dead_letters ? "watch" : quiet(figures.dead_letters) },
     { id: "parked", label: "Parked", value: figures.parked, note: "changes of failing tables", level: quiet(figures.parked) },
     { id: "rescued", label: "Rescued", value: figures.rescued, note: "rows with a value that did not fit" },
     { id: "archived", label: "Archived", value: figures.archived, note: "records in the raw archive" },
@@ -74,9 +74,12 @@ export function showProblems(problems) {
   if (list.dataset.said === said) return;
   list.dataset.said = said;
   list.replaceChildren(
-    ...problems.map((problem) => make("li", { "data-level": problem.level }, sign(problem.level), make("strong", {}, problem.what), make("span", {}, problem.do))),
+    ...problems.map((problem) => make("li", { "data-level": problem.level }, sign(problem.level), make("strong", {}, problem.what), make("span", {}, ...withCode(problem.do)))),
   );
 }
+
+/** What stands between backticks is a command to type. */
+const withCode = (text) => text.split("`").map((part, k) => (k % 2 ? make("code", {}, part) : part));
 
 /** `columns`: [heading, of a row: a cell's content, is it a number]. Rows are drawn anew; focus never rests in them. */
 function table(panel, title, about, columns, rows, empty) {
