@@ -88,7 +88,7 @@ def parse(text: str) -> Samples:
     return Samples({name: tuple(samples) for name, samples in found.items()})
 
 
-def fetch(url: str, timeout_s: float = TIMEOUT_S) -> str:
+def fetch(url: str, timeout_s: float) -> str:
     """Straight to the address: a proxy meant for the outside has no part in this."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -109,8 +109,9 @@ def fetch(url: str, timeout_s: float = TIMEOUT_S) -> str:
 class Scraper:
     """Keeps the last answer of one source up to date until it is stopped."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, timeout_s: float = TIMEOUT_S) -> None:
         self.source = source
+        self._timeout_s = timeout_s
         self._answer = Answer()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"scrape-{source.name}", daemon=True)
@@ -127,11 +128,11 @@ class Scraper:
 
     def scrape(self) -> None:
         try:
-            self._answer = Answer(parse(fetch(self.source.url)), time.time())
+            self._answer = Answer(parse(fetch(self.source.url, self._timeout_s)), time.time())
         except ConnectionRefusedError:
             self._failed("nobody listens there", refused=True)
         except TimeoutError:
-            self._failed(f"no answer within {TIMEOUT_S:.0f} s")
+            self._failed(f"no answer within {self._timeout_s:g} s")
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._failed(str(error) or type(error).__name__)
 
