@@ -4,11 +4,13 @@ Rows never pass through Python but for lines with numbers that DuckDB would roun
 spills lie in a folder of their own, which goes with it.
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path as File
 from types import TracebackType
 from typing import Any, Final, Self
@@ -116,7 +118,7 @@ class ArchiveDatabase:
     """`load` what may be asked, `seal`, then `ask`. The folder is gone when the block ends."""
 
     def __init__(self, inside: File) -> None:
-        self._folder = File(tempfile.mkdtemp(prefix="query-", dir=inside))
+        self._folder, self._alive = _own_folder(inside)
         self._file = self._folder / "archive.duckdb"
         self._shapes: dict[str, Shape] = dict.fromkeys(("key", *_IMAGES), NOTHING)
         self._long: dict[Path, None] = {}
@@ -132,6 +134,7 @@ class ArchiveDatabase:
     ) -> None:
         self._connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._alive)
 
     def _config(self, *, sealed: bool) -> dict[str, str | bool | int | float | list[str]]:
         return {
@@ -250,9 +253,36 @@ class ArchiveDatabase:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    @contextmanager
+    @contextlib.contextmanager
     def ask(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor over the answer."""
         with self._connection.cursor() as asking:
             asking.execute(sql)
             yield asking
+
+
+# --- its folder -------------------------------------------------------------------------------------------------------
+
+_PREFIX: Final = "query-"
+_ALIVE: Final = "alive"
+
+
+def _own_folder(inside: File) -> tuple[File, int]:
+    """A folder whose lock goes with this process, however it ends; those of processes that ended are cleared away."""
+    for left in inside.glob(f"{_PREFIX}*"):
+        _clear_if_left(left)
+    making = File(tempfile.mkdtemp(prefix="making-", dir=inside))
+    alive = os.open(making / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    # Only now, held, does it get the name by which others find it.
+    return making.rename(making.with_name(making.name.replace("making-", _PREFIX, 1))), alive
+
+
+def _clear_if_left(folder: File) -> None:
+    with contextlib.suppress(OSError):  # it is alive, or somebody else clears it
+        held = os.open(folder / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)

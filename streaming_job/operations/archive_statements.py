@@ -62,17 +62,10 @@ EXAMPLES: Final = (
 )
 
 _ATHENA: Final = """\
--- Athena: the raw archive, a line a row. `new` and `old` stay text, so that numbers keep their digits:
--- json_extract_scalar reads any attribute of them. Partitions are computed, none has to be added.
-CREATE EXTERNAL TABLE IF NOT EXISTS {name} (
-  `v` int, `rules` string, `table` string, `op` string, `id` string, `gen` string, `seq` string,
-  `key` string, `new` string, `old` string, `types` map<string,string>, `digest` string,
-  `ttl` boolean, `filtered` boolean, `created_ms` bigint, `origin_ms` bigint,
-  `bridge_in_ms` bigint, `bridge_out_ms` bigint,
-  `ref` struct<bucket:string,key:string,bytes:bigint,sha256:string>
-)
+-- Athena: the raw archive, a line a row. Partitions are computed, none has to be added.
+CREATE EXTERNAL TABLE IF NOT EXISTS {name}_lines (line string)
 PARTITIONED BY (`date` string, `hour` string)
-ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'
+ROW FORMAT DELIMITED
 STORED AS INPUTFORMAT 'org.apache.hadoop.mapred.TextInputFormat'
 OUTPUTFORMAT 'org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat'
 LOCATION 's3://{bucket}/{prefix}'
@@ -83,16 +76,31 @@ TBLPROPERTIES (
   'storage.location.template' = 's3://{bucket}/{prefix}date=${{date}}/hour=${{hour}}/'
 );
 
+-- `new` and `old` are JSON, whose long decimals Athena rounds. json_extract_scalar on the line itself keeps all digits:
+-- CAST(json_extract_scalar(line, '$.new.amount') AS decimal(38, 10)).
+CREATE OR REPLACE VIEW {name} AS
+SELECT
+{fields},
+  regexp_extract(line, '"key":(\\{{.*?\\}}),"new":', 1) AS key,
+  json_extract(line, '$.new') AS new, json_extract(line, '$.old') AS old,
+  json_extract(line, '$.types') AS types, json_extract(line, '$.ref') AS ref,
+  line, "date", "hour"
+FROM {name}_lines
+WHERE json_extract_scalar(line, '$.v') = '1';
+
 CREATE OR REPLACE VIEW {name}_once AS
 SELECT * FROM (
-  SELECT *, gen || '-' || seq AS change_seq,
-    row_number() OVER (PARTITION BY "table", key, gen, seq ORDER BY bridge_out_ms) AS copy
-  FROM {name} WHERE v = 1
+  SELECT *, row_number() OVER (PARTITION BY "table", key, gen, seq ORDER BY bridge_out_ms) AS copy FROM {name}
 ) WHERE copy = 1;
 
 -- SELECT json_extract_scalar(new, '$.vehicle.make') AS make, count(*)
 -- FROM {name}_once WHERE "date" = '2026-01-31' GROUP BY 1;
 """
+_ATHENA_TYPES: Final = {
+    "v": "integer", "rules": "varchar", "table": "varchar", "op": "varchar", "id": "varchar", "gen": "varchar",
+    "seq": "varchar", "digest": "varchar", "ttl": "boolean", "filtered": "boolean", "created_ms": "bigint",
+    "origin_ms": "bigint", "bridge_in_ms": "bigint", "bridge_out_ms": "bigint",
+}  # fmt: skip
 
 _SPARK: Final = """\
 -- Spark and Databricks: the raw archive, a line a row. `new` and `old` stay text, so that numbers keep their digits;
@@ -114,7 +122,7 @@ SELECT * EXCEPT (copy) FROM (
 """
 _FILES: Final = (
     "(SELECT value AS line, `date`, `hour`\n    FROM read_files('{location}', format => 'text',\n"
-    "      schema => 'value STRING', partitionColumns => 'date,hour'))"
+    "      partitionColumns => 'date,hour'))"
 )
 _TEXT: Final = "(SELECT value AS line, `date`, `hour` FROM {name}_lines)"
 _TEXT_TABLE: Final = """\
@@ -127,7 +135,11 @@ MSCK REPAIR TABLE {name}_lines;
 
 def athena(name: str, bucket: str, prefix: str, since: str) -> str:
     _check(name)
-    return _ATHENA.format(name=name, bucket=bucket, prefix=prefix, since=since)
+    fields = ",\n".join(
+        f"""  CAST(json_extract_scalar(line, '$.{field}') AS {type_}) AS "{field}\""""
+        for field, type_ in _ATHENA_TYPES.items()
+    )
+    return _ATHENA.format(name=name, bucket=bucket, prefix=prefix, since=since, fields=fields)
 
 
 def spark(name: str, location: str, *, databricks: bool) -> str:

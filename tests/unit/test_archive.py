@@ -3,6 +3,9 @@
 import gzip
 import json
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +19,8 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
+from bridge_lambda.envelope import encode_change
+from bridge_lambda.rules import TableRules
 from config.errors import LakestreamError
 from streaming_job.operations.archive import app, printable
 from streaming_job.operations.archive_database import ArchiveDatabase
@@ -290,6 +295,21 @@ def test_nothing_of_a_query_is_left_but_the_objects_it_fetched(world: World) -> 
     assert [path.name for path in world.cache.iterdir() if path.is_dir()] == []
 
 
+def test_what_a_killed_query_left_is_cleared_by_the_next_and_a_running_ones_is_not(world: World) -> None:
+    world.bucket.put(hour(), envelope())
+    world.cache.mkdir()
+    code = (
+        "import os, pathlib, sys; from streaming_job.operations.archive_database import ArchiveDatabase;"
+        "ArchiveDatabase(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(world.cache)], check=False).returncode == -9
+    with ArchiveDatabase(world.cache):
+        (running,) = world.cache.glob("query-*")
+        world.ask("SELECT * FROM changes")
+        assert list(world.cache.glob("query-*")) == [running]
+    assert list(world.cache.glob("*ing-*")) + list(world.cache.glob("query-*")) == []
+
+
 def test_a_bucket_that_cannot_be_listed_says_which_rights_are_missing(world: World) -> None:
     world.bucket.denied = True
     with pytest.raises(ArchiveUnreadableError) as error:
@@ -375,9 +395,28 @@ def test_examples_are_printed_by_name_and_as_json() -> None:
 def test_statements_for_athena_name_every_field_of_the_envelope_and_its_place() -> None:
     text = athena("lake.changes", "my-bucket", "archive/", "2026-01-01")
     fields = json.loads((Path(__file__).parents[2] / "config" / "envelope.schema.json").read_text())["properties"]
-    assert all(f"`{field}` " in text for field in fields)
+    assert all(f"'$.{field}')" in text or f" AS {field}" in text for field in fields)
+    assert """regexp_extract(line, '"key":(\\{.*?\\}),"new":', 1)""" in text
     assert "LOCATION 's3://my-bucket/archive/'" in text
     assert "'s3://my-bucket/archive/date=${date}/hour=${hour}/'" in text
+
+
+def test_athenas_view_takes_the_key_as_it_stands_in_a_line_of_the_bridge() -> None:
+    rules = TableRules("cars", "1", ("id",), {}, None, keep_old_image=True, filter=None, origin=None)
+    key = 'a"},"new":{"x'
+    record = {
+        "eventID": "e",
+        "eventName": "INSERT",
+        "eventSourceARN": "arn:aws:dynamodb:us-east-1:1:table/cars/stream/2026-01-01T00:00:00.000",
+        "dynamodb": {"Keys": {"id": {"S": key}}, "SequenceNumber": "1", "NewImage": {"id": {"S": key}}},
+    }
+    change = encode_change(record, {"cars": rules}, 1, "bucket")
+    assert change is not None
+    pattern = re.search(r"regexp_extract\(line, '(.*?)', 1\)", athena("changes", "b", "a/", "2026-01-01"))
+    assert pattern is not None
+    found = re.search(pattern[1], change.line(1).decode())
+    assert found is not None
+    assert found[1] == json.dumps({"id": key}, separators=(",", ":"))
 
 
 @pytest.mark.parametrize("databricks", [True, False])
