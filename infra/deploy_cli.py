@@ -19,6 +19,9 @@ from infra.deploy import TEMPLATE, Deployment, Plan, judged, load_deploy_setting
 from infra.template_model import Template
 
 DECLINED: Final = 3
+EXIT_CODES: Final = (
+    "Exit codes: 0 done or nothing to do; 1 CloudFormation failed; 2 not possible, nothing was changed; 3 declined."
+)
 
 _err = Console(stderr=True)
 
@@ -33,8 +36,6 @@ def deploy(
     ] = False,
 ) -> None:
     """Deploy the bridge's side to AWS: stream, bridge, archive, alarms. Shows the plan and asks before it acts.
-
-    Exit codes: 0 done or nothing to do; 1 CloudFormation failed; 2 not possible, nothing was changed; 3 declined.
 
     Example: lakestream deploy --config config/prod.yaml
     """

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from config.errors import LakestreamError
+from infra import deploy_cli
 from infra.local.cli import app as local_app
 from streaming_job.operations import cost, doctor, latency, redrive_command
 from streaming_job.operations.archive import app as archive_app
@@ -31,6 +32,7 @@ app.add_typer(local_app, name="local")
 app.add_typer(archive_app, name="archive")
 app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
 app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)
+app.command(name="deploy", epilog=deploy_cli.EXIT_CODES)(deploy_cli.deploy)
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
