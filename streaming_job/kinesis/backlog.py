@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streaming_job.kinesis.offsets import Position, ShardRef
 from streaming_job.kinesis.rows import Rows
@@ -93,6 +93,12 @@ class Backlog:
             return self._cut(index, cut) if cut else reached
         return reached.seen(self.tip_ms)
 
+    def marked(self, end: Position) -> Position:
+        """`end`, with the batch's first record where it began at none."""
+        segments = self.between(self.start, end) or [] if self.start.is_unread else []
+        first = next((segment.rows.sequences[0] for segment in segments if segment.rows), "")
+        return replace(end, first=first) if first else end
+
     def take_least(self) -> Position:
         """The smallest step forward: one Kinesis record, or one span."""
         first = self.segments[0]
@@ -131,7 +137,7 @@ def take_all(backlogs: Mapping[ShardRef, Backlog], rows_max: int, bytes_max: int
     waiting = [ref for ref, backlog in sorted(backlogs.items()) if backlog.segments]
     if not moved and waiting:
         ends[waiting[0]] = backlogs[waiting[0]].take_least()
-    return ends
+    return {ref: backlogs[ref].marked(end) for ref, end in ends.items()}
 
 
 def runs(segments: Sequence[Segment]) -> list[list[Segment]]:

@@ -67,6 +67,12 @@ class Counters:
     losses: int = 0
     behind_ms: int = 0
 
+    def planned(self, records: int, size: int, behind_ms: int) -> None:
+        """What executors will read is counted as it is planned, by estimate: they have no way to report."""
+        self.records += records
+        self.bytes += size
+        self.behind_ms = behind_ms
+
 
 @dataclass(frozen=True)
 class FetchLimits:
@@ -253,33 +259,37 @@ def read_through(reader: ShardReader, end: Position, expected: int = 0) -> Itera
 
     `expected` records are asked for, so that little is read beyond the end; being wrong costs calls, not rows.
     """
-    empty, left = 0, expected
+    empty, left, first = 0, expected, end.first
     while True:
         answer = reader.read(max(left + left // 8, READ_RECORDS_MIN) if expected else None)
+        if first and answer.rows:
+            if answer.rows.sequences[0] != first:
+                _missing_bound(reader, first)
+            first = ""
         left = max(0, left - len(answer.sequences))
         if end.is_closed:
             yield answer.rows
             if reader.position.is_closed:
                 if reader.position.sequence != end.sequence:
-                    _missing_bound(reader, end)
+                    _missing_bound(reader, end.sequence)
                 return
             continue
         last = answer.sequences[-1] if answer.sequences else ""
         if last and not newer(end.sequence, last):
             yield answer.rows.through(end.sequence)
             if end.sequence not in answer.sequences:
-                _missing_bound(reader, end)
+                _missing_bound(reader, end.sequence)
             return
         yield answer.rows
         empty = empty + 1 if answer.behind_ms == 0 and not last else 0
         if reader.position.is_closed or empty >= TIP_ANSWERS_EMPTY_MAX:
-            _missing_bound(reader, end)
+            _missing_bound(reader, end.sequence)
             return
 
 
-def _missing_bound(reader: ShardReader, end: Position) -> None:
+def _missing_bound(reader: ShardReader, sequence: str) -> None:
     reader.counters.losses += 1
     if reader.limits.fail_on_data_loss:
         raise DataLossError.of(
-            str(reader.ref), f"record {end.sequence}, where the batch ends, is no longer in the stream"
+            str(reader.ref), f"record {sequence}, where a planned batch begins or ends, is no longer in the stream"
         )

@@ -46,6 +46,9 @@ class Position:
     """AFTER: the last record read. CLOSED: the shard's last record, empty when it had none."""
     at_ms: int = 0
     seen_ms: int = 0
+    first: str = ""
+    """The first record of a batch that began where none had been read: run again, it must begin there too, although the
+    trim horizon has moved on."""
 
     @classmethod
     def trim_horizon(cls, *, seen_ms: int = 0) -> "Position":
@@ -73,8 +76,8 @@ class Position:
         return self.kind in (Kind.TRIM_HORIZON, Kind.AT_MS)
 
     def same_place(self, other: "Position") -> bool:
-        """Equal but for when the shard was last seen at its tip."""
-        return replace(self, seen_ms=0) == replace(other, seen_ms=0)
+        """Equal but for when the shard was last seen at its tip, and how it was come to."""
+        return (self.kind, self.sequence, self.at_ms) == (other.kind, other.sequence, other.at_ms)
 
     def seen(self, ms: int) -> "Position":
         return replace(self, seen_ms=ms) if ms > self.seen_ms else self
@@ -95,6 +98,8 @@ class Position:
             entry["at_ms"] = self.at_ms
         elif self.kind is Kind.CLOSED:
             entry["closed"] = self.sequence
+        if self.first:
+            entry["first"] = self.first
         entry["seen_ms"] = self.seen_ms
         if self.kind is Kind.TRIM_HORIZON:
             entry["trim_horizon"] = True
@@ -102,14 +107,15 @@ class Position:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Position":
-        seen_ms = int(entry.get("seen_ms", 0))
-        if set(entry) - {"seen_ms"} == {"after"} and _SEQUENCE.fullmatch(str(entry["after"])):
-            return cls.after(entry["after"], seen_ms=seen_ms)
-        if set(entry) - {"seen_ms"} == {"at_ms"}:
+        seen_ms, first = int(entry.get("seen_ms", 0)), str(entry.get("first", ""))
+        place = set(entry) - {"seen_ms", "first"}
+        if place == {"after"} and _SEQUENCE.fullmatch(str(entry["after"])):
+            return cls(Kind.AFTER, sequence=entry["after"], seen_ms=seen_ms, first=first)
+        if place == {"at_ms"}:
             return cls.at(int(entry["at_ms"]), seen_ms=seen_ms)
-        if set(entry) - {"seen_ms"} == {"closed"}:
-            return cls.closed(str(entry["closed"]), seen_ms=seen_ms)
-        if set(entry) - {"seen_ms"} == {"trim_horizon"}:
+        if place == {"closed"}:
+            return cls(Kind.CLOSED, sequence=str(entry["closed"]), seen_ms=seen_ms, first=first)
+        if place == {"trim_horizon"}:
             return cls.trim_horizon(seen_ms=seen_ms)
         raise OffsetError(
             f"the checkpoint holds a shard position that is not one of ours: {dict(entry)!r}",

@@ -166,8 +166,10 @@ class Tail:
         seen = self._density.over(Density.of(answer.rows))
         span_ms = max(1, arrival_ms - self._arrival_ms)
         end = Position.after(bound, seen_ms=arrival_ms)
+        count, size = int(self._density.rows * span_ms), int(self._density.size * span_ms)
+        self._reader.counters.planned(count, size, self._clock.now_ms() - arrival_ms)
         with self._owner.changed:
-            self.backlog.add_span(int(self._density.rows * span_ms), int(self._density.size * span_ms), end)
+            self.backlog.add_span(count, size, end)
             self._owner.changed.notify_all()
         self._density, self._arrival_ms = seen, arrival_ms
         self._reader.jump(end)

@@ -109,3 +109,12 @@ def test_a_shard_read_to_its_tip_says_when_it_was_seen_there() -> None:
     backlog.tip_ms = 777_777
     assert backlog.take(1, 10**9).seen_ms == 1001, "rows are left behind: seen only as far as its last row"
     assert backlog.take(10, 10**9).seen_ms == 777_777
+
+
+def test_a_batch_that_begins_where_nothing_was_read_names_its_first_record() -> None:
+    ref = ShardRef("s", "a")
+    backlog = backlog_of(rows_of(1, 1, first=41))
+    end = take_all({ref: backlog}, 1, 10**9)[ref]
+    assert end.first == "41"
+    backlog.forget_through(end)
+    assert not take_all({ref: backlog}, 1, 10**9)[ref].first

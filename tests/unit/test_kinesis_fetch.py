@@ -210,3 +210,16 @@ def test_a_range_whose_end_was_trimmed_is_a_loss_and_never_a_shorter_batch() -> 
     kinesis.put("shardId-0", b"c")
     with pytest.raises(DataLossError, match=sequences[1]):
         list(read_through(reader_of(kinesis, Position.trim_horizon()), Position.after(sequences[1])))
+
+
+def test_a_first_batch_run_again_after_the_horizon_moved_over_its_beginning_is_a_loss_and_never_shorter() -> None:
+    kinesis = MemoryKinesis()
+    early = kinesis.put("shardId-0", b"a")
+    kinesis.clock.ms += HOUR_MS
+    late = kinesis.put("shardId-0", b"b")
+    end = replace(Position.after(late[0]), first=early[0])
+    again = reader_of(kinesis, Position.trim_horizon())
+    assert [data for rows in read_through(again, end) for data in rows.data] == [b"a", b"b"]
+    kinesis.clock.ms += DAY_MS - HOUR_MS // 2
+    with pytest.raises(DataLossError, match=early[0]):
+        list(read_through(reader_of(kinesis, Position.trim_horizon()), end))

@@ -1,6 +1,7 @@
 """Offsets: what a checkpoint holds, and what it refuses."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ positions = st.one_of(
     st.builds(lambda seen: Position.trim_horizon(seen_ms=seen), times),
     st.builds(lambda at, seen: Position.at(at, seen_ms=seen), times, times),
     st.builds(lambda s, seen: Position.after(s, seen_ms=seen), sequences, times),
+    st.builds(lambda s, first: replace(Position.after(s), first=first), sequences, sequences),
     st.builds(lambda s, seen: Position.closed(s, seen_ms=seen), st.one_of(st.just(""), sequences), times),
 )
 shard_names = st.integers(min_value=0, max_value=99).map(lambda n: f"shardId-{n:012d}")
