@@ -2,6 +2,7 @@
 
 import os
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -200,12 +201,12 @@ def _print_json(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
 def printable(value: Any) -> Any:
     """As JSON can say it, numbers as literals with all their digits."""
     match value:
+        case bytes():
+            return b64encode(value).decode("ascii")
         case Decimal():
             return orjson.Fragment(format(value, "f"))
-        case bool():
-            return value
-        case int():
-            return value if value.bit_length() <= _INTEGER_BITS else orjson.Fragment(str(value))
+        case int() if value.bit_length() > _INTEGER_BITS:
+            return orjson.Fragment(str(value))
         case dict():
             return {str(name): printable(child) for name, child in value.items()}
         case list() | tuple():

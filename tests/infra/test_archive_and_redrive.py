@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from deltalake import write_deltalake
 from local_workers import REGION, Aws, Workers, running_emulator, until
 from typer.testing import CliRunner
 
 from bridge_lambda.dead_letters import S3Store, dead_letter
 from bridge_lambda.errors import PoisonRecordError
+from config.errors import LakestreamError
 from streaming_job.cli import app
 
 pytestmark = pytest.mark.stack
@@ -98,6 +102,36 @@ def test_dead_letters_reach_the_archive_in_order_once_and_can_be_asked(aws: Aws,
     assert _sequences_by_key(aws) == {f"event-{n}": sorted(_expected(n)) for n in range(5)}
 
 
+def test_rejects_are_sent_as_they_were_and_once(aws: Aws, config: Path, tmp_path: Path) -> None:
+    data = b'{"v":2,"key":{"event_id":"rejected"}}\n'
+    columns = {
+        "_sha256": sha256(data).hexdigest(),
+        "_reason": "version",
+        "_table": "t",
+        "_arrival_ms": 1,
+        "_data": data,
+    }
+    write_deltalake(tmp_path / "lake" / "rejects", pa.table({name: [value] for name, value in columns.items()}))
+    found = [json.loads(lakestream("redrive", "--rejects", "--config", str(config), "--json").stdout) for _ in range(2)]
+    assert [answer["records_sent"] for answer in found] == [1, 0]
+    assert data in _records(aws)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--again"], ["--rejects", "--table", "cars"], ["--config", "/nowhere.yaml"], ["--config", "{no bucket}"]],
+)
+def test_a_redrive_that_cannot_be_meant_is_refused_before_anything_is_read(
+    config: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    without = tmp_path / "without.yaml"
+    without.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "bucket": None}))
+    given = [str(without) if argument == "{no bucket}" else argument for argument in arguments]
+    with pytest.raises(LakestreamError) as error:
+        lakestream("redrive", "--config", str(config), *given)
+    assert error.value.exit_code == 2
+
+
 def _expected(number: int) -> list[int]:
     return [seq for seq in range(1, RECORDS + 3) if seq % 5 == number]
 
@@ -126,13 +160,17 @@ def _deliver(aws: Aws, folder: Path) -> None:
 
 def _sequences_by_key(aws: Aws) -> dict[str, list[int]]:
     """In the order they lie in the stream."""
+    found: dict[str, list[int]] = {}
+    for data in _records(aws):
+        line = json.loads(data)
+        found.setdefault(line["key"]["event_id"], []).append(int(line["seq"]) // 10**25)
+    return found
+
+
+def _records(aws: Aws) -> list[bytes]:
     kinesis = aws("kinesis")
     (shard,) = kinesis.list_shards(StreamName=STREAM)["Shards"]
     iterator = kinesis.get_shard_iterator(
         StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
     )["ShardIterator"]
-    found: dict[str, list[int]] = {}
-    for entry in kinesis.get_records(ShardIterator=iterator)["Records"]:
-        line = json.loads(entry["Data"])
-        found.setdefault(line["key"]["event_id"], []).append(int(line["seq"]) // 10**25)
-    return found
+    return [entry["Data"] for entry in kinesis.get_records(ShardIterator=iterator)["Records"]]

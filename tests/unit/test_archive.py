@@ -363,8 +363,8 @@ def test_a_sealed_archive_can_neither_write_nor_reach_anything_else(tmp_path: Pa
 
 
 def test_json_carries_numbers_as_literals_with_all_their_digits() -> None:
-    values = {"a": Decimal(BIGGEST), "b": [Decimal("0.10"), 2**70], "c": {"d": True, "e": None}}
-    assert orjson.dumps(printable(values)).decode() == f'{{"a":{BIGGEST},"b":[0.10,{2**70}],"c":{{"d":true,"e":null}}}}'
+    values = {"a": Decimal(BIGGEST), "b": [Decimal("0.10"), 2**70, b"\xff"], "c": {"d": True, "e": None}}
+    assert orjson.dumps(printable(values)).decode() == f'{{"a":{BIGGEST},"b":[0.10,{2**70},"/w=="],"c":{{"d":true,"e":null}}}}'
 
 
 @pytest.mark.parametrize(
