@@ -19,6 +19,7 @@ ENTRY_POINTS = {
     "infra.local.demo",
     "infra.local.jars",
     "infra.local.mapping.environment",
+    "streaming_job.cli",
     "streaming_job.main",
     "bridge_lambda.handler",
 }
