@@ -6,6 +6,8 @@ from typing import Final
 from streaming_job.kinesis.rows import Rows
 
 STEP_MS_MAX: Final = 3_600_000
+SAMPLE_MS_MIN: Final = 50
+"""Records of one PutRecords arrive in the same millisecond: a small sample says nothing about less time than this."""
 STEP_GROWTH_MAX: Final = 4.0
 """A sparse stretch must not make one step span a burst that follows it."""
 
@@ -21,7 +23,7 @@ class Density:
     def of(cls, rows: Rows) -> "Density | None":
         if not rows:
             return None
-        span_ms = max(1, rows.arrivals_ms[-1] - rows.arrivals_ms[0])
+        span_ms = max(SAMPLE_MS_MIN, rows.arrivals_ms[-1] - rows.arrivals_ms[0])
         return cls(len(rows) / span_ms, rows.size / span_ms)
 
     def over(self, other: "Density | None") -> "Density":

@@ -156,22 +156,20 @@ class Tail:
         step = step_ms(self._density, rows_max=rows_max, size_max=size_max, last_step_ms=self._step_ms)
         bound_ms = self._arrival_ms + step
         answer = self._probe(bound_ms) if bound_ms < self._tip_ms() else None
-        if answer is None or answer.behind_ms == 0:
+        if answer is None or answer.behind_ms == 0 or not newer(answer.sequences[0], self.backlog.end.sequence):
             self._scouting = False
             return
-        bound, arrival_ms = answer.sequences[0], answer.rows.arrivals_ms[0] if answer.rows else answer.arrival_ms
         self._step_ms = step
-        if not newer(bound, self.backlog.end.sequence):
-            return
-        seen = self._density.over(Density.of(answer.rows))
-        span_ms = max(1, arrival_ms - self._arrival_ms)
-        end = Position.after(bound, seen_ms=arrival_ms)
-        count, size = int(self._density.rows * span_ms), int(self._density.size * span_ms)
+        arrival_ms = answer.rows.arrivals_ms[0] if answer.rows else answer.arrival_ms
+        end = Position.after(answer.sequences[0], seen_ms=arrival_ms)
+        sample = Density.of(answer.rows)
+        between, span_ms = self._density.over(sample), max(1, arrival_ms - self._arrival_ms)
+        count, size = int(between.rows * span_ms), int(between.size * span_ms)
         self._reader.counters.planned(count, size, self._clock.now_ms() - arrival_ms)
         with self._owner.changed:
             self.backlog.add_span(count, size, end)
             self._owner.changed.notify_all()
-        self._density, self._arrival_ms = seen, arrival_ms
+        self._density, self._arrival_ms = sample or self._density, arrival_ms
         self._reader.jump(end)
         self._clock.sleep_ms(SCOUT_MS_MIN)
 
