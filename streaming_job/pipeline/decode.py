@@ -21,7 +21,7 @@ from streaming_job.pipeline.jsontext import (
     mark_floats,
     unmark_floats,
 )
-from streaming_job.pipeline.keys import is_key_of
+from streaming_job.pipeline.keys import is_key_of, parsed_key
 
 _VERSION: Final = 1
 _OPERATIONS: Final = ("INSERT", "MODIFY", "REMOVE", "SNAPSHOT")
@@ -92,27 +92,35 @@ _OPTIONS: Final = "map(" + ", ".join(map(literal, [*STRICT_OPTIONS, "columnNameO
 
 
 def _exact(name: str) -> str:
-    text = f"CASE WHEN has_floats THEN {unmark_floats(f'e.`{name}`')} ELSE e.`{name}` END"
-    return _escapes_lowered(text, f"e.`{name}`") if name == "key" else text
+    raw = f"e.`{name}`"
+    text = f"CASE WHEN has_floats THEN {unmark_floats(raw)} ELSE {raw} END"
+    return f"CASE WHEN contains({raw}, {_UNICODE}) THEN {_as_written(text)} ELSE {text} END" if name == "key" else text
 
 
-def _escapes_lowered(text: str, raw: str) -> str:
-    """Spark escapes control characters in capitals, the envelope does not; `_key` is the envelope's text."""
-    tokens = f"regexp_extract_all({text}, {literal(_ESCAPES)}, 0)"
-    lowered = f"transform({tokens}, t -> CASE WHEN startswith(t, {_UNICODE}) THEN lower(t) ELSE t END)"
-    return f"CASE WHEN contains({raw}, {_UNICODE}) THEN array_join({lowered}, '') ELSE {text} END"
+def _as_written(key: str) -> str:
+    """Where Spark wrote an escape, the text the envelope had: `_key` is that, to the byte.
+
+    Spark escapes characters beyond the basic plane, which the envelope does not, and control characters in capitals.
+    """
+    value = f"CASE left(m.value, 1) WHEN {_TEXT} THEN {quote('substring(m.value, 2)')} ELSE {_NUMBER} END"
+    members = f"transform(map_entries({parsed_key(key)}), m -> concat({quote('substring(m.key, 2)')}, ':', {value}))"
+    tokens = f"regexp_extract_all(concat('{{', array_join({members}, ','), '}}'), {literal(_ESCAPES)}, 0)"
+    return f"array_join(transform({tokens}, t -> CASE WHEN startswith(t, {_UNICODE}) THEN lower(t) ELSE t END), '')"
 
 
 _ESCAPES: Final = r"\\u[0-9A-F]{4}|\\.|[^\\]++"
 _UNICODE: Final = literal(r"\u")
+_TEXT: Final = literal("'")
+_NUMBER: Final = "CASE WHEN left(m.value, 1) = '#' THEN substring(m.value, 2) ELSE m.value END"
 
 
 def _reject(tables: Mapping[str, TableConfig]) -> str:
     """The first reason why this is no change; null when it is one."""
+    one = "parsed.z = xxhash64(text) AND size(parsed.e) = 1 AND parsed.e[0] IS NOT NULL"
     reasons = {
         "data IS NULL": "'no data'",
         "NOT is_valid_utf8(text)": "'not UTF-8'",
-        "coalesce(parsed.z != xxhash64(text) OR size(parsed.e) != 1 OR get(parsed.e, 0) IS NULL, true)": "'malformed JSON'",
+        f"NOT coalesce({one}, false)": "'malformed JSON'",
         has_lone_surrogate("text"): "'half a surrogate pair'",
         f"coalesce(e.v != {_VERSION}, true)": "concat('unknown envelope version ', coalesce(CAST(e.v AS string), '?'))",
         "parsed.misfit IS NOT NULL": "'a field has another type than the envelope says'",

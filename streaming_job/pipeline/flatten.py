@@ -1,8 +1,8 @@
 """One table's images as columns: its own under stable names and types, and what does not fit in `_rescued`.
 
-`plan` looks once over a batch for paths that have no column yet; `apply` is one projection. An image is read into leaves
-(leaves.py); the leaves become one JSON text whose fields are slots; one `from_json` with the columns as its schema makes
-them typed. So the expressions Spark has to analyse hardly grow with the table's width.
+`plan` looks once over a batch for paths that have no column yet; `apply` is one projection. An image is read into
+leaves (leaves.py), a map from slot to text; by way of JSON, `from_json` with the columns' slots as its schema finds
+each column its text without a search for each.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _CONSUMED: Final = frozenset({"data", "new", "old", "types", "ref", "reject"})
 """Columns of a change that end here; the others pass through."""
 
 _NATURAL: Final = (StringType(), DoubleType(), BooleanType(), BinaryType())
-"""What from_json makes of a slot by itself; any other type is converted from the slot's text."""
+"""Types whose every value of the right kind fits; for any other a declared rule converts, and may find a misfit."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class FlattenPlan:
         read = changes.selectExpr(
             f"struct({passing}) AS _change",
             f"{parsed_key('key')} AS _key_values",
-            f"{leaves(self.config.lake.flatten, self.columns.keys)} AS _leaves",
+            f"{leaves(self.config.lake, self.columns.keys)} AS _leaves",
         )
         slots, named = self._slots
-        row = F.from_json(F.expr(self._row_text()), slots).cast(named)
+        # Only what has a column: the parser takes no name as long as some paths are.
+        fit = f"filter(_leaves, l -> {is_in('l.slot', slots.names)})"
+        row = F.from_json(F.expr(f"to_json(map_from_entries({fit}))"), slots).cast(named)
         typed = read.select("_change", "_key_values", F.expr(self._unfit()).alias("_unfit"), row.alias("_row"))
         converted_ = ", ".join(f"{sql} AS `{column.name}`" for column, sql in self._conversions)
         if converted_:
@@ -81,10 +83,9 @@ class FlattenPlan:
 
     @cached_property
     def _slots(self) -> tuple[StructType, StructType]:
-        """The schema of a row's JSON text by slot, and the same by name."""
-        types = [column.type if _is_natural(column) else StringType() for column in self._fed]
-        by_slot = [StructField(column.slot or "", of) for column, of in zip(self._fed, types, strict=True)]
-        by_name = [StructField(column.name, of) for column, of in zip(self._fed, types, strict=True)]
+        """The schema of a row's JSON text by slot, and the same by name: whatever it is, its text."""
+        by_slot = [StructField(column.slot or "", StringType()) for column in self._fed]
+        by_name = [StructField(column.name, StringType()) for column in self._fed]
         return StructType(by_slot), StructType(by_name)
 
     @cached_property
@@ -103,22 +104,13 @@ class FlattenPlan:
         return zone_of(rule, attribute)
 
     @cached_property
-    def _as_text(self) -> list[str]:
-        """Slots of numbers that a double would spoil."""
+    def _exact_numbers(self) -> list[str]:
+        """Slots of numbers that become no double."""
         return [column.slot or "" for column in self._fed if column.kind == NUMBER and not _is_natural(column)]
 
-    def _row_text(self) -> str:
-        double = f"CASE WHEN {is_finite('l.raw')} THEN CAST(try_cast(l.raw AS double) AS STRING) ELSE 'null' END"
-        value = (
-            f"CASE WHEN left(l.slot, 1) = '{BOOLEAN}' THEN l.raw "
-            f"WHEN left(l.slot, 1) = '{NUMBER}' AND NOT {is_in('l.slot', self._as_text)} THEN {double} "
-            f"ELSE {quote('l.raw')} END"
-        )
-        return _json_object("_leaves", "l", "l.slot", value)
-
     def _unfit(self) -> str:
-        slots = is_in("l.slot", [column.slot or "" for column in self._fed])
-        lossy = f"NOT {is_in('l.slot', self._as_text)} AND NOT {is_exact_double('l.raw')}"
+        slots = is_in("l.slot", self._slots[0].names)
+        lossy = f"NOT {is_in('l.slot', self._exact_numbers)} AND NOT {is_exact_double('l.raw')}"
         does_not_fit = (
             f"CASE WHEN NOT {slots} THEN true WHEN left(l.slot, 1) = '{NUMBER}' THEN {lossy} "
             f"WHEN left(l.slot, 1) = '{BINARY}' THEN try_to_binary(l.raw, 'base64') IS NULL ELSE false END"
@@ -128,17 +120,23 @@ class FlattenPlan:
         return f"transform(filter(_leaves, l -> {does_not_fit}), l -> {entry})"
 
     def _value(self, column: Column) -> str:
+        text = f"_row.`{column.name}`"
         if column.path is None:
-            return f"CAST(NULL AS {column.type.simpleString()}) AS `{column.name}`"
-        source = "_row" if _is_natural(column) else "_typed"
-        return f"{source}.`{column.name}`"
+            value = f"CAST(NULL AS {column.type.simpleString()})"
+        elif not _is_natural(column):
+            value = f"_typed.`{column.name}`"
+        elif column.kind == NUMBER:
+            value = f"CASE WHEN {is_finite(text)} THEN try_cast({text} AS double) END"
+        elif column.kind == BOOLEAN:
+            value = f"{text} = 'true'"
+        elif column.kind == BINARY:
+            value = f"try_to_binary({text}, 'base64')"
+        else:
+            value = text
+        return f"{value} AS `{column.name}`"
 
     def _rescued(self) -> str:
-        misfits = [
-            f"CASE WHEN _row.`{column.name}` IS NOT NULL AND _typed.`{column.name}` IS NULL THEN named_struct("
-            f"'path', {literal(column.path or '')}, 'text', {_raw_json(repr(column.kind), f'_row.`{column.name}`')}) END"
-            for column, _ in self._conversions
-        ]
+        misfits = [_misfit(column) for column, _ in self._conversions]
         kept = f"concat(_unfit, filter(array({', '.join(misfits)}), u -> u IS NOT NULL))" if misfits else "_unfit"
         return f"CASE WHEN size({kept}) > 0 THEN {_json_object(kept, 'u', 'u.path', 'u.text')} END"
 
@@ -178,7 +176,7 @@ def _unknown(changes: DataFrame, plan: FlattenPlan) -> dict[tuple[str, str], int
     slots = is_in("l.slot", [column.slot or "" for column in plan.columns.flattened if column.path is not None])
     unknown = f"transform(filter(_leaves, l -> NOT {slots} AND left(l.slot, 1) != '{UNFIT}'), l -> l.slot)"
     found = (
-        changes.selectExpr(f"{leaves(plan.config.lake.flatten, plan.columns.keys)} AS _leaves")
+        changes.selectExpr(f"{leaves(plan.config.lake, plan.columns.keys)} AS _leaves")
         .selectExpr(f"explode({unknown}) AS slot")
         .groupBy("slot")
         .count()
@@ -189,6 +187,13 @@ def _unknown(changes: DataFrame, plan: FlattenPlan) -> dict[tuple[str, str], int
 
 def _is_natural(column: Column) -> bool:
     return column.type in _NATURAL and (column.rule is None or column.rule.unit is None)
+
+
+def _misfit(column: Column) -> str:
+    """The entry of a declared column's value that its rule could not convert; else null."""
+    text = f"_row.`{column.name}`"
+    entry = f"named_struct('path', {literal(column.path or '')}, 'text', {_raw_json(repr(column.kind), text)})"
+    return f"CASE WHEN {text} IS NOT NULL AND _typed.`{column.name}` IS NULL THEN {entry} END"
 
 
 def _json_object(entries: str, name: str, field: str, value: str) -> str:

@@ -79,7 +79,7 @@ def has_floats(text: str) -> str:
 
 def has_lone_surrogate(text: str) -> str:
     """Half a character, which JSON can escape and UTF-8 cannot hold: Spark would make it a question mark."""
-    return f"(contains(lower({text}), {literal(chr(92) + 'ud')}) AND {text} RLIKE {literal(_LONE_SURROGATE)})"
+    return f"(contains({text}, {literal(chr(92) + 'u')}) AND {text} RLIKE {literal(_LONE_SURROGATE)})"
 
 
 def quote(text: str) -> str:

@@ -1,0 +1,322 @@
+"""Images as columns, by the shipped rules and by small ones. The model suite holds the general case."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql.types import StructType
+
+from config.tables import TableConfig, load_table
+from streaming_job.pipeline.flatten import Flattener
+from tests.support.flattening import b64, changes
+
+pytestmark = pytest.mark.spark
+SHIPPED = Path(__file__).parents[2] / "config" / "tables"
+TELEMETRY = load_table(SHIPPED / "chargeminder-car-telemetry.yaml")
+READINGS = load_table(SHIPPED / "charger-readings.yaml")
+
+
+def config(**lake: Any) -> TableConfig:
+    return TableConfig.model_validate(
+        {"table": "t", "version": 1, "key": [{"name": "id"}], "lake": {"name": "t", **lake}}
+    )
+
+
+def flat(frame: DataFrame, rules: TableConfig, known: StructType | None = None) -> list[dict[str, Any]]:
+    """Each row's columns that hold something, in the order the changes came in."""
+    rows = Flattener(rules).plan(frame, known).apply(frame).collect()
+    ordered = sorted(rows, key=lambda row: str(row["_change"]["change_seq"]))
+    return [_filled(row) for row in ordered]
+
+
+def utc(*parts: int) -> datetime:
+    """As Spark hands a moment over: in this process's own zone, without saying so."""
+    return datetime(*parts, tzinfo=UTC).astimezone().replace(tzinfo=None)  # type: ignore[misc,arg-type]
+
+
+def _filled(row: Row) -> dict[str, Any]:
+    keep = {name: value for name, value in row.asDict().items() if value is not None and name != "_change"}
+    if "_rescued" in keep:
+        keep["_rescued"] = json.loads(keep["_rescued"])
+    return keep
+
+
+def values(spark: SparkSession, rules: TableConfig, *images: str) -> list[dict[str, Any]]:
+    found = flat(changes(spark, list(images)), rules)
+    return [{name: value for name, value in row.items() if name != "id"} for row in found]
+
+
+def signal(group: str, name: str, body: str) -> dict[str, Any]:
+    return {"group": group, "name": name, "code": f"{group}-{name}", "body": body, "meta": {"retrievedAt": 1}}
+
+
+def event(**attributes: Any) -> str:
+    item = {
+        "event_id": "e1", "recorded_at": "2026-07-01 12:00:00", "car_timezone": "Europe/London", "record_type": "r",
+        "meta": {"deliveredAt": 1_793_534_400_123, "signalCount": 1, "mode": "live"},
+        "vehicle": {"make": "TESLA", "year": 2022}, "triggers": [], **attributes,
+    }  # fmt: skip
+    return json.dumps(item)
+
+
+def event_changes(spark: SparkSession, *images: str) -> DataFrame:
+    table = pa.table(
+        {
+            "key": [f'{{"event_id":"e{i}"}}' for i in range(len(images))],
+            "change_seq": [f"{i:058d}" for i in range(len(images))],
+            "op": ["MODIFY"] * len(images),
+            "new": list(images),
+        }
+    )
+    return spark.createDataFrame(table).selectExpr("*", "CAST(NULL AS map<string,string>) AS types")
+
+
+def test_telemetry_flattens_as_its_people_asked(spark: SparkSession) -> None:
+    image = event(
+        signals=[
+            signal("Charge", "IsCharging", '{"value":true}'),
+            signal("Odometer", "TraveledDistance", '{"value":12345.67,"unit":"km"}'),
+            signal("Location", "PreciseLocation", '{"latitude":51.5014,"longitude":-0.1419}'),
+        ]
+    )
+    assert flat(event_changes(spark, image), TELEMETRY) == [
+        {
+            "event_id": "e0",
+            "recorded_at": utc(2026, 7, 1, 11),
+            "car_timezone": "Europe/London",
+            "record_type": "r",
+            "meta_deliveredAt": 1_793_534_400_123,
+            "meta_signalCount": 1,
+            "meta_mode": "live",
+            "vehicle_make": "TESLA",
+            "vehicle_year": 2022,
+            "triggers": "[]",
+            "Charge_IsCharging": True,
+            "Odometer_TraveledDistance_value": 12345.67,
+            "Odometer_TraveledDistance_unit": "km",
+            "Location_PreciseLocation_latitude": 51.5014,
+            "Location_PreciseLocation_longitude": -0.1419,
+        }
+    ]
+
+
+def test_a_signal_seen_first_with_one_field_and_then_with_several_keeps_its_column(spark: SparkSession) -> None:
+    flattener = Flattener(TELEMETRY)
+    one = event_changes(spark, event(signals=[signal("Tire", "Pressure", '{"value":2.5}')]))
+    several = event_changes(spark, event(signals=[signal("Tire", "Pressure", '{"value":2.5,"unit":"bar"}')]))
+    first = flattener.plan(one, None)
+    second = flattener.plan(several, first.schema)
+    assert [column.name for column in second.new_columns] == ["Tire_Pressure_unit", "Tire_Pressure_value"]
+    (row,) = second.apply(several).collect()
+    assert (row["Tire_Pressure"], row["Tire_Pressure_value"], row["Tire_Pressure_unit"]) == (None, 2.5, "bar")
+    (row,) = second.apply(one).collect()
+    assert (row["Tire_Pressure"], row["Tire_Pressure_value"], row["Tire_Pressure_unit"]) == (2.5, None, None)
+
+
+def test_a_body_that_is_not_json_is_rescued_and_its_neighbours_stand(spark: SparkSession) -> None:
+    signals = [
+        signal("A", "Good", '{"value":1}'),
+        signal("A", "Bad", "{oops"),
+        {"group": "A"},
+        "no signal",
+        signal("A", "Good", '{"value":2}'),
+    ]
+    (row,) = flat(event_changes(spark, event(signals=signals)), TELEMETRY)
+    assert row["A_Good"] == 1
+    assert row["_rescued"] == {
+        "/signals/A/Bad": "{oops",
+        "/signals/2": {"group": "A"},
+        "/signals/3": "no signal",
+        "/signals/4": signals[4],
+    }
+
+
+def test_what_a_signal_says_of_itself_becomes_columns_where_the_rule_names_it(spark: SparkSession) -> None:
+    pivot = {"list": "signals", "name": "{group}_{name}", "value": "body", "embedded": True, "fields": ["meta"]}
+    image = json.dumps({"signals": [signal("A", "B", '{"value":1}')]})
+    assert values(spark, config(flatten={"pivot": [pivot]}), image) == [{"A_B": 1.0, "A_B_meta_retrievedAt": 1.0}]
+
+
+def test_five_thousand_signals_fill_the_columns_allowed_and_the_rest_is_rescued(spark: SparkSession) -> None:
+    signals = [signal("G", f"S{i:04d}", f'{{"value":{i}}}') for i in range(5000)]
+    rules = TELEMETRY.model_copy(
+        update={
+            "lake": TELEMETRY.lake.model_copy(
+                update={"flatten": TELEMETRY.lake.flatten.model_copy(update={"columns_max": 200})}
+            )
+        }
+    )
+    (row,) = flat(event_changes(spark, event(signals=signals)), rules)
+    in_columns = {name: value for name, value in row.items() if name.startswith("G_S")}
+    rescued = {path.rsplit("/", 1)[1]: value for path, value in row["_rescued"].items() if path.startswith("/signals/")}
+    assert len(in_columns) + len(rescued) == 5000
+    assert all(value == int(name.removeprefix("G_S")) for name, value in in_columns.items())
+    assert all(value == int(name.removeprefix("S")) for name, value in rescued.items())
+
+
+def test_an_image_of_900_kb_flattens(spark: SparkSession) -> None:
+    text = 'ä"\\\n' * 150_000
+    assert values(spark, config(), json.dumps({"text": text, "n": 1}, ensure_ascii=False)) == [{"text": text, "n": 1.0}]
+
+
+def test_an_image_the_parser_does_not_take_is_rescued_whole(spark: SparkSession) -> None:
+    image = '{"a":' + "1" * 2000 + "}"
+    found = changes(spark, [image])
+    (row,) = Flattener(config()).plan(found, None).apply(found).collect()
+    assert row["_rescued"] == f'{{"":{image}}}'
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits", "misfits"),
+    [
+        ("bigint", {"12": 12, "-9223372036854775808": -(2**63), "1E3": 1000, "5.0": 5}, ["1.5", str(2**63), '"5"']),
+        (
+            "decimal(38,0)",
+            {"12345678901234567890123456789012345678": Decimal(12345678901234567890123456789012345678)},
+            ["0.5", "1E38", "1" * 39],
+        ),
+        ("decimal(5,2)", {"999.99": Decimal("999.99"), "1.5": Decimal("1.5")}, ["1.005", "1e3", "true"]),
+        ("double", {"1.5": 1.5, "1E+5": 1e5}, ['"1.5"', "[1]"]),
+        ("boolean", {"true": True}, ['"true"', "1"]),
+        ("string", {'"x"': "x", '"1"': "1"}, ["1", "true", '["x"]']),
+        ("json", {'"x"': '"x"', "1.50": "1.50", '{"a":[1.50,"b"]}': '{"a":[1.50,"b"]}'}, []),
+        ("date", {'"2026-02-28"': date(2026, 2, 28)}, ['"2026-02-30"', '"2026"', "20260228"]),
+        ({"type": "date", "format": "dd.MM.yyyy"}, {'"28.02.2026"': date(2026, 2, 28)}, ['"2026-02-28"']),
+        (
+            {"type": "timestamp", "unit": "ms"},
+            {"1500": utc(1970, 1, 1, 0, 0, 1, 500_000), "0.5": utc(1970, 1, 1, 0, 0, 0, 500)},
+            ["0.0005", "1E30", '"1500"'],
+        ),
+        ({"type": "timestamp", "unit": "s"}, {"1": utc(1970, 1, 1, 0, 0, 1)}, ["253402300800", '"x"']),
+    ],
+)  # fmt: skip
+def test_a_declared_column_takes_what_fits_exactly_and_the_rest_is_rescued(
+    spark: SparkSession, rule: Any, fits: dict[str, Any], misfits: list[str]
+) -> None:
+    rows = values(spark, config(columns={"a": rule}), *(f'{{"a":{value}}}' for value in [*fits, *misfits]))
+    found = [row.get("a") for row in rows]
+    assert found == [*fits.values(), *[None] * len(misfits)]
+    assert ["_rescued" in row for row in rows] == [False] * len(fits) + [True] * len(misfits)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "moment"),
+    [
+        ("2026-07-01 12:00:00", "Europe/London", utc(2026, 7, 1, 11)),
+        ("2026-01-01T12:00:00.5", "America/New_York", utc(2026, 1, 1, 17, 0, 0, 500_000)),
+        ("2026-07-01T12:00:00Z", "Europe/London", utc(2026, 7, 1, 12)),
+        ("2026-07-01T12:00:00+02:00", "Nowhere", utc(2026, 7, 1, 10)),
+        ("2026-10-25 01:30:00", "Europe/London", utc(2026, 10, 25, 0, 30)),
+        ("2026-07-01 12:00:00", "Europe/Atlantis", None),
+        ("2026-07-01 12:00:00", None, None),
+        ("12 o'clock", "Europe/London", None),
+        ("2026-13-01 12:00:00", "Europe/London", None),
+    ],
+)
+def test_a_time_is_placed_by_the_cars_zone_and_never_guessed(
+    spark: SparkSession, text: str, zone: str | None, moment: datetime | None
+) -> None:
+    rules = config(columns={"at": "timestamp"}, time_zone={"attribute": "zone"})
+    item = {"at": text} | ({"zone": zone} if zone else {})
+    (row,) = values(spark, rules, json.dumps(item))
+    assert row.get("at") == moment
+    assert row.get("_rescued") == (None if moment else {"/at": text})
+
+
+def test_a_time_in_a_stated_format_is_placed_by_the_tables_zone(spark: SparkSession) -> None:
+    rules = config(
+        columns={"at": {"type": "timestamp", "format": "dd/MM/yyyy HH:mm"}}, time_zone={"zone": "Asia/Tokyo"}
+    )
+    (row,) = values(spark, rules, '{"at":"01/07/2026 12:00"}')
+    assert row["at"] == utc(2026, 7, 1, 3)
+
+
+def test_a_number_a_double_spoils_is_in_its_column_and_rescued(spark: SparkSession) -> None:
+    exact, spoilt = "0.1", "12345678901234567890"
+    rows = values(spark, config(), f'{{"a":{exact}}}', f'{{"a":{spoilt}}}')
+    assert rows == [{"a": 0.1}, {"a": 12345678901234567890.0, "_rescued": {"/a": int(spoilt)}}]
+
+
+def test_binary_and_sets_are_told_from_text_and_lists_by_their_types(spark: SparkSession) -> None:
+    image = json.dumps({"raw": b64(b"\x00\xff"), "text": b64(b"\x00\xff"), "tags": ["a", "b"], "bad": "?"})
+    frame = changes(spark, [image], [{"/new/raw": "B", "/new/tags": "SS", "/new/bad": "B"}])
+    (row,) = flat(frame, config())
+    assert row["raw"] == bytearray(b"\x00\xff")
+    assert row["text"] == b64(b"\x00\xff")
+    assert row["tags"] == '["a","b"]'
+    assert row["_rescued"] == {"/bad": "?"}
+
+
+def test_the_readings_table_has_a_composite_key_of_number_and_binary(spark: SparkSession) -> None:
+    image = {
+        "charger_id": 7, "reading_id": b64(b"r1"), "taken_at": 1_793_534_400, "energy_kwh": "EXACT",
+        "installed_on": "28.02.2026", "signature": b64(b"\x01"), "phases": [{"volt": 230}, {"volt": 231.5}],
+        "payload": '{"firmware":{"version":"1.2"},"errors":[]}', "operator": {"name": "o", "badges": {"x": [1]}},
+        "meter": {"serial": 12345678901234567890}, "connectors": ["CCS", "Type2"],
+    }  # fmt: skip
+    text = json.dumps(image).replace('"EXACT"', "12345678901234567890.123456789012345678")
+    table = pa.table(
+        {
+            "key": [f'{{"charger_id":7,"reading_id":"{b64(b"r1")}"}}'],
+            "change_seq": ["1"],
+            "new": [text],
+            "types": pa.array(
+                [[("/new/signature", "B"), ("/new/reading_id", "B"), ("/new/connectors", "SS")]],
+                pa.map_(pa.string(), pa.string()),
+            ),
+        }
+    )
+    assert flat(spark.createDataFrame(table), READINGS) == [
+        {
+            "charger_id": 7,
+            "reading_id": bytearray(b"r1"),
+            "taken_at": utc(2026, 11, 1, 12),
+            "installed_on": date(2026, 2, 28),
+            "energy_kwh": Decimal("12345678901234567890.123456789012345678"),
+            "meter_serial": Decimal(12345678901234567890),
+            "signature": bytearray(b"\x01"),
+            "phases_0_volt": 230.0,
+            "phases_1_volt": 231.5,
+            "payload_firmware_version": "1.2",
+            "payload_errors": "[]",
+            "operator_name": "o",
+            "operator_badges": '{"x":[1]}',
+            "connectors": '["CCS","Type2"]',
+        }
+    ]
+
+
+def test_attributes_called_like_the_changes_own_fields_are_columns_all_the_same(spark: SparkSession) -> None:
+    image = json.dumps({"key": "k", "op": "o", "change_seq": "c", "_seq": "s", "_change": "x"})
+    (row,) = values(spark, config(), image)
+    assert row == {"key": "k", "op": "o", "change_seq": "c", "x_seq": "s", "x_change": "x"}
+
+
+def test_a_delete_has_its_key_and_nothing_else(spark: SparkSession) -> None:
+    frame = changes(spark, ['{"a":1}', None])
+    assert flat(frame, config()) == [{"id": "0", "a": 1.0}, {"id": "1"}]
+
+
+def test_items_that_are_nothing_but_a_key_flatten_before_any_column_is_known(spark: SparkSession) -> None:
+    frame = changes(spark, ['{"id":"0"}', None])
+    assert flat(frame, config()) == [{"id": "0"}, {"id": "1"}]
+
+
+def test_names_too_long_for_a_column_are_rescued_and_their_neighbours_stand(spark: SparkSession) -> None:
+    long, neighbour = "n" * 40_000, {"a": 1}
+    (row,) = values(spark, config(), json.dumps({long: {long: "x"}, **neighbour}))
+    assert row == {"a": 1.0, "_rescued": {f"/{long}/{long}": "x"}}
+
+
+def test_a_batch_that_brings_nothing_new_keeps_its_plan(spark: SparkSession) -> None:
+    frame = changes(spark, ['{"a":1}'])
+    flattener = Flattener(config())
+    known = flattener.plan(frame, None).schema
+    plan = flattener.plan(frame, known)
+    assert plan.new_columns == ()
+    assert flattener.plan(frame, known) is plan
