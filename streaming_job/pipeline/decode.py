@@ -19,6 +19,7 @@ from streaming_job.pipeline.jsontext import (
     is_in,
     literal,
     mark_floats,
+    quote,
     unmark_floats,
 )
 from streaming_job.pipeline.keys import is_key_of, parsed_key
