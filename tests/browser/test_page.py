@@ -1,6 +1,7 @@
 """The page as a person sees it, in a real Chromium; every wait is for something to be seen, none for a time."""
 
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,37 @@ def test_a_page_open_for_a_day_holds_no_more_points_than_its_range(stage: Stage,
         }"""
     )
     assert held == [[300, 300, 86_399], [720, 720, 86_399], [1_440, 1_440, 86_399]]
+
+
+def test_hours_of_events_leave_the_browsers_memory_as_it_was(stage: Stage, open_page: Open) -> None:
+    """Event after event as fast as the page draws them, then a collection, then the heap and the nodes are counted."""
+    page = open_page().page
+    stage.job.commit()
+    state_is(page, "fresh")
+    tick, start_s = stage.feed.tick, time.time() + 10
+    stage.feed.tick = lambda _now_s: None  # type: ignore[assignment, method-assign, return-value]
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+
+    def draw(first: int, last: int) -> None:
+        for second in range(first, last):
+            number = tick(start_s + second).number
+            page.wait_for_function("number => Number(document.documentElement.dataset.number) >= number", arg=number)
+
+    def held() -> tuple[float, float]:
+        for _ in range(2):  # what the first frees may hold more
+            devtools.send("HeapProfiler.collectGarbage")
+        found = {each["name"]: each["value"] for each in devtools.send("Performance.getMetrics")["metrics"]}
+        return found["JSHeapUsedSize"], found["Nodes"]
+
+    for second in range(320):  # all five minutes of the range are there
+        tick(start_s + second)
+    draw(320, 500)
+    heap, nodes = held()
+    draw(500, 700)
+    heap_after, nodes_after = held()
+    assert nodes_after <= nodes * 1.02
+    assert heap_after - heap < 256 * 1024, "200 events of 4 kB each, were they kept, would be 800 kB"
 
 
 def test_missing_seconds_are_a_gap_and_a_long_absence_fetches_anew(stage: Stage, open_page: Open) -> None:

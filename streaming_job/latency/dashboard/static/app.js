@@ -12,7 +12,6 @@ const root = document.documentElement;
 const charts = CHARTS.map((spec) => new Chart(spec));
 const SAYS = { loading: "connecting", live: "live", stale: "no news", lost: "disconnected" };
 
-let snapshot = null;
 let series = null;
 let fetching = 0;
 
@@ -81,14 +80,14 @@ function showLevel(level) {
   byId("icon").setAttribute("href", `/static/icons/${level}.svg`);
 }
 
-function onSnapshot(taken) {
-  snapshot = taken;
+function onSnapshot(taken, number) {
   for (const chart of charts) chart.targetMs = taken.target_ms;
   showVerdict(taken);
   showProblems(taken.problems);
   showFacts(taken, taken.at_s);
   showTables(taken);
   takePoints(taken.points);
+  root.dataset.number = number;
 }
 
 function onState(state) {

@@ -27,7 +27,7 @@ export class Link {
     this.#source.onmessage = (event) => {
       this.#heard = performance.now();
       this.#failed = false;
-      this.onSnapshot(JSON.parse(event.data));
+      this.onSnapshot(JSON.parse(event.data), event.lastEventId);
       this.#look();
     };
     this.#source.onerror = () => {
