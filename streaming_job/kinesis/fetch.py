@@ -123,7 +123,8 @@ def with_retries(call: Callable[[], T], clock: Clock, budget_ms: int, counters: 
             if now_ms - failing_since_ms >= budget_ms:
                 raise UnavailableError(
                     f"{what}: no answer within {budget_ms} ms, the last: {error}",
-                    hint="a restart continues at the same position; raise maxRetryDuration to wait longer",
+                    hint="check region, endpointUrl and the network; a restart continues at the same position; "
+                    "maxRetryDuration says how long to try",
                 ) from error
         # Not cryptography: the jitter keeps many shards from coming back in the same moment.
         clock.sleep_ms(int(random.uniform(0.5, 1.0) * min(_BACKOFF_MS_MAX, _BACKOFF_MS_BASE * 2**tries)))  # noqa: S311

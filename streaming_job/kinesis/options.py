@@ -13,6 +13,7 @@ from streaming_job.kinesis.errors import OptionError
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "": 1}
 _UNITS_BYTES: Final = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2, "g": 1024**3, "gb": 1024**3}
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-[0-9]+")
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
 
 POLL_MS_MIN: Final = 200
@@ -383,6 +384,9 @@ def _value(spec: OptionSpec, text: str) -> Any:
 
 
 def _check_together(options: Options) -> None:
+    if options.region and not options.endpoint_url and not _REGION.fullmatch(options.region):
+        # An unknown region is an unknown host: it would be tried again until the budget is spent.
+        raise OptionError.of("region", f"{options.region!r} is no region's name", hint="for example us-east-1")
     if (options.access_key is None) != (options.secret_key is None):
         missing = "awsSecretKey" if options.secret_key is None else "awsAccessKey"
         raise OptionError.of(missing, "is missing", hint="give awsAccessKey and awsSecretKey together, or neither")

@@ -30,6 +30,7 @@ def test_names_are_known_in_any_case_as_spark_writes_them_small() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("region", "mars-1", "us-east-1"),
         ("streamName", "", "no stream"),
         ("streamName", "no spaces allowed", "no stream name"),
         ("maxRecordsPerFetch", "0", "below 1"),
