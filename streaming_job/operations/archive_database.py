@@ -43,7 +43,7 @@ _TABLES: Final = """
 CREATE TABLE objects (id INTEGER, object VARCHAR, "date" DATE, "hour" INTEGER, path VARCHAR);
 CREATE TABLE unread (object INTEGER, problem VARCHAR);
 CREATE TABLE envelopes (
-    object INTEGER, place BIGINT, "table" VARCHAR, op VARCHAR, id VARCHAR, gen VARCHAR, seq VARCHAR,
+    object INTEGER, "table" VARCHAR, op VARCHAR, id VARCHAR, gen VARCHAR, seq VARCHAR,
     key_json VARCHAR, new_json JSON, old_json JSON, types JSON, digest VARCHAR, rules VARCHAR, ttl BOOLEAN,
     filtered BOOLEAN, created_ms BIGINT, origin_ms BIGINT, bridge_in_ms BIGINT, bridge_out_ms BIGINT, ref JSON
 );
@@ -71,12 +71,13 @@ FROM (SELECT json_extract(line::JSON, ['$.key', '$.new', '$.old']) AS f FROM sta
 
 _FILE: Final = """
 INSERT INTO envelopes
-SELECT object, place, f[1], f[2], f[3], f[4], f[5], coalesce(exact_key, CAST(j[1] AS VARCHAR)),
+SELECT object, f[1], f[2], f[3], f[4], f[5], coalesce(exact_key, CAST(j[1] AS VARCHAR)),
     nullif(j[2], 'null'::JSON), nullif(j[3], 'null'::JSON), j[4],
-    f[6], f[7], f[8]::BOOLEAN, f[9]::BOOLEAN, f[10]::BIGINT, f[11]::BIGINT, f[12]::BIGINT, f[13]::BIGINT,
+    f[6], f[7], TRY_CAST(f[8] AS BOOLEAN), TRY_CAST(f[9] AS BOOLEAN), TRY_CAST(f[10] AS BIGINT),
+    TRY_CAST(f[11] AS BIGINT), TRY_CAST(f[12] AS BIGINT), TRY_CAST(f[13] AS BIGINT),
     nullif(j[5], 'null'::JSON)
 FROM (
-    SELECT s.object, s.place, e.key AS exact_key,
+    SELECT s.object, e.key AS exact_key,
         json_extract_string(coalesce(e.line, s.line)::JSON, ['$.table', '$.op', '$.id', '$.gen', '$.seq', '$.digest',
             '$.rules', '$.ttl', '$.filtered', '$.created_ms', '$.origin_ms', '$.bridge_in_ms', '$.bridge_out_ms']) AS f,
         json_extract(coalesce(e.line, s.line)::JSON, ['$.key', '$.new', '$.old', '$.types', '$.ref']) AS j

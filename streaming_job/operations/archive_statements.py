@@ -103,8 +103,9 @@ _ATHENA_TYPES: Final = {
 }  # fmt: skip
 
 _SPARK: Final = """\
--- Spark and Databricks: the raw archive, a line a row. `new` and `old` stay text, so that numbers keep their digits;
--- new:vehicle.make (Databricks) or get_json_object(new, '$.vehicle.make') reads any attribute of them.
+-- Spark and Databricks: the raw archive, a line a row. `new` and `old` stay text, so that numbers keep their digits.
+-- new:vehicle.make (Databricks) or get_json_object(new, '$.vehicle.make') reads any attribute of them, and
+-- from_json(new, 'amount DECIMAL(38, 10)').amount a number to its last digit.
 CREATE OR REPLACE VIEW {name} AS
 SELECT e.*, concat(e.gen, '-', e.seq) AS change_seq, `date`, `hour`
 FROM (

@@ -211,6 +211,20 @@ def test_lines_that_are_no_envelope_are_counted_apart_and_harm_no_other(world: W
     assert found == [("an envelope of version 2", 1), ("an envelope of version none", 1), ("not JSON", 2)]
 
 
+def test_an_envelope_with_nonsense_in_it_harms_no_other(world: World) -> None:
+    nonsense = [
+        {"created_ms": "soon", "ttl": "maybe"},
+        {"gen": None, "seq": 7},
+        {"new": [1, 2], "old": "x", "key": 5},
+        {"types": [], "ref": 1.2345678901234567890},
+    ]
+    lines = [json.dumps({**json.loads(envelope(2)), **fields}) for fields in nonsense]
+    lines.append(envelope(3).replace('"new":{"id":"a"}', f'"new":[{FINEST}]').replace('"key":{"id":"a"}', '"key":1.50'))
+    world.bucket.put(hour(), envelope(1, new={"id": "a", "n": 1}), *lines, '{"v":1}')
+    assert world.ask("SELECT count(*), sum(new.n), count(key.id) FROM changes") == [(7, 1, 4)]
+    assert world.ask("SELECT count(*) > 0 FROM latest, changes_once") == [(True,)]
+
+
 def test_objects_without_gzip_and_of_several_gzip_members_are_read(world: World) -> None:
     world.bucket.put(hour(0), envelope(1), packed=False)
     world.bucket.objects[hour(1)] = b"".join(gzip.compress(envelope(n).encode() + b"\n") for n in (2, 3))
@@ -364,7 +378,10 @@ def test_a_sealed_archive_can_neither_write_nor_reach_anything_else(tmp_path: Pa
 
 def test_json_carries_numbers_as_literals_with_all_their_digits() -> None:
     values = {"a": Decimal(BIGGEST), "b": [Decimal("0.10"), 2**70, b"\xff"], "c": {"d": True, "e": None}}
-    assert orjson.dumps(printable(values)).decode() == f'{{"a":{BIGGEST},"b":[0.10,{2**70},"/w=="],"c":{{"d":true,"e":null}}}}'
+    assert (
+        orjson.dumps(printable(values)).decode()
+        == f'{{"a":{BIGGEST},"b":[0.10,{2**70},"/w=="],"c":{{"d":true,"e":null}}}}'
+    )
 
 
 @pytest.mark.parametrize(
