@@ -29,7 +29,7 @@ class ObjectCache:
         self._folder = folder
         self._bytes_max = bytes_max
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # masked, and still nobody else's
             (folder / "lock").touch()
         except OSError as error:
             raise ConfigurationError(
