@@ -1,7 +1,8 @@
 """DynamoDB JSON to plain JSON and back, exactly; and the digest that tells two items apart.
 
 Plain JSON keeps numbers as the literals they arrived in, binary as base64, sets as sorted arrays. What that loses is
-listed in `types`: JSON Pointer to `B`, `SS`, `NS`, `BS`, or `N` where a number's text is no JSON literal and is quoted.
+listed in `types`: JSON Pointer to `B`, `SS`, `NS`, `BS`, or `N` where a number's text is quoted, because it is no JSON
+literal, or is `-0`, which readers make 0.
 
 The canonical form of an item is its plain JSON with names sorted and numbers normalised, then, where there are any, a
 newline and its `types`. Most items hold neither sets nor binary and arrive with canonical numbers: one walk and one
@@ -27,7 +28,7 @@ MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, Arit
 
 _CANONICAL: Final = r"(?!-0(?![.]))-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?"
 _all_canonical: Final = re.compile(rf"(?:{_CANONICAL},)*").fullmatch
-_json_literal: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+_json_literal: Final = re.compile(r"(?!-0\Z)-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
 _number: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
 _SETS: Final = frozenset(("SS", "NS", "BS"))
 _MAGNITUDE_MAX: Final = 130
