@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 _SAME_START_S = 0.05
-"""psutil computes start times from the boot time, whose last digits differ between reads."""
+"""Start times are read in clock ticks of 10 ms; a pid is not given away twice within this."""
 _LOOK_EVERY_S = 0.03
 _KILL_S = 5.0
 
@@ -27,6 +27,7 @@ class Identity:
     name: str
     pid: int
     started_s: float
+    """Comparable only with another of the same machine, since the same boot."""
     log: str
 
     @classmethod
@@ -52,7 +53,7 @@ def start(name: str, command: Sequence[str], *, env: Mapping[str, str], log: Pat
             cwd=cwd,
         )
     return Identity(
-        name=name, pid=process.pid, started_s=psutil.Process(process.pid).create_time(), log=str(log.absolute())
+        name=name, pid=process.pid, started_s=_started_s(psutil.Process(process.pid)), log=str(log.absolute())
     )
 
 
@@ -61,11 +62,25 @@ def find(identity: Identity) -> psutil.Process | None:
     try:
         process = psutil.Process(identity.pid)
         with process.oneshot():
-            same = abs(process.create_time() - identity.started_s) < _SAME_START_S
             ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            return process if _is_it(process, identity) and not ended else None
     except psutil.NoSuchProcess:
         return None
-    return process if same and not ended else None
+
+
+def _started_s(process: psutil.Process) -> float:
+    """Since boot, where /proc tells it: the epoch's seconds of a start shift whenever the machine's clock is set."""
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return float(process.create_time())
+    # The 22nd field; the second, the name in brackets, may hold anything.
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _is_it(process: psutil.Process, identity: Identity) -> bool:
+    return abs(_started_s(process) - identity.started_s) < _SAME_START_S
 
 
 def is_alive(identity: Identity) -> bool:
@@ -98,12 +113,17 @@ def wait_ended(identity: Identity, within_s: float) -> bool:
 
 
 def _session(identity: Identity) -> list[psutil.Process]:
-    """Whoever is left of the process's session: its number stays taken while any of them lives."""
+    """Whoever is left of the process's session. Its number, the pid, is not given away while any of them lives: where a
+    stranger has it, nobody is left.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if not _is_it(psutil.Process(identity.pid), identity):
+            return []
     members = []
     for process in psutil.process_iter():
         try:
             belongs = (
-                os.getsid(process.pid) == identity.pid and process.create_time() > identity.started_s - _SAME_START_S
+                os.getsid(process.pid) == identity.pid and _started_s(process) > identity.started_s - _SAME_START_S
             )
             if belongs and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)

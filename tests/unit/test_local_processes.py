@@ -58,13 +58,14 @@ def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
 
 
 def test_a_stranger_with_the_pid_is_never_touched(tmp_path: Path) -> None:
-    """The same pid with another start time: what a reused pid looks like."""
+    """The same pid, which is its session's too, with another start time: what a reused pid looks like."""
     stranger = start(tmp_path, SLEEP)
     remembered = Identity(name="job", pid=stranger.pid, started_s=stranger.started_s - 60, log=stranger.log)
     try:
         assert not processes.is_alive(remembered)
         assert processes.stop(remembered, within_s=5)
-        assert processes.is_alive(stranger)
+        with pytest.raises(psutil.TimeoutExpired):
+            psutil.Process(stranger.pid).wait(0.5)
     finally:
         processes.stop(stranger, within_s=5)
 
