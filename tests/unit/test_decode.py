@@ -16,7 +16,7 @@ from config.tables import TableConfig
 from streaming_job.pipeline.decode import decode
 
 pytestmark = pytest.mark.spark
-EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "10"))
 TABLES = {
     name: TableConfig.model_validate({"table": name, "version": 1, "key": key, "lake": {"name": name, **lake}})
     for name, key, lake in (

@@ -171,61 +171,60 @@ def test_an_image_the_parser_does_not_take_is_rescued_whole(spark: SparkSession)
     assert row["_rescued"] == f'{{"":{image}}}'
 
 
-@pytest.mark.parametrize(
-    ("rule", "fits", "misfits"),
-    [
-        ("bigint", {"12": 12, "-9223372036854775808": -(2**63), "1E3": 1000, "5.0": 5}, ["1.5", str(2**63), '"5"']),
-        (
-            "decimal(38,0)",
-            {"12345678901234567890123456789012345678": Decimal(12345678901234567890123456789012345678)},
-            ["0.5", "1E38", "1" * 39],
-        ),
-        ("decimal(5,2)", {"999.99": Decimal("999.99"), "1.5": Decimal("1.5")}, ["1.005", "1e3", "true"]),
-        ("double", {"1.5": 1.5, "1E+5": 1e5}, ['"1.5"', "[1]"]),
-        ("boolean", {"true": True}, ['"true"', "1"]),
-        ("string", {'"x"': "x", '"1"': "1"}, ["1", "true", '["x"]']),
-        ("json", {'"x"': '"x"', "1.50": "1.50", '{"a":[1.50,"b"]}': '{"a":[1.50,"b"]}'}, []),
-        ("date", {'"2026-02-28"': date(2026, 2, 28)}, ['"2026-02-30"', '"2026"', "20260228"]),
-        ({"type": "date", "format": "dd.MM.yyyy"}, {'"28.02.2026"': date(2026, 2, 28)}, ['"2026-02-28"']),
-        (
-            {"type": "timestamp", "unit": "ms"},
-            {"1500": utc(1970, 1, 1, 0, 0, 1, 500_000), "0.5": utc(1970, 1, 1, 0, 0, 0, 500)},
-            ["0.0005", "1E30", '"1500"'],
-        ),
-        ({"type": "timestamp", "unit": "s"}, {"1": utc(1970, 1, 1, 0, 0, 1)}, ["253402300800", '"x"']),
-    ],
-)  # fmt: skip
-def test_a_declared_column_takes_what_fits_exactly_and_the_rest_is_rescued(
-    spark: SparkSession, rule: Any, fits: dict[str, Any], misfits: list[str]
-) -> None:
-    rows = values(spark, config(columns={"a": rule}), *(f'{{"a":{value}}}' for value in [*fits, *misfits]))
-    found = [row.get("a") for row in rows]
-    assert found == [*fits.values(), *[None] * len(misfits)]
-    assert ["_rescued" in row for row in rows] == [False] * len(fits) + [True] * len(misfits)
+DECLARED: list[tuple[Any, dict[str, Any], list[str]]] = [
+    ("bigint", {"12": 12, str(-(2**63)): -(2**63), "1E3": 1000, "5.0": 5}, ["1.5", str(2**63), '"5"']),
+    ("decimal(38,0)", {"1" * 38: Decimal("1" * 38)}, ["0.5", "1E38", "1" * 39]),
+    ("decimal(5,2)", {"999.99": Decimal("999.99"), "1.5": Decimal("1.5")}, ["1.005", "1e3", "true"]),
+    ("double", {"1.5": 1.5, "1E+5": 1e5}, ['"1.5"', "[1]"]),
+    ("boolean", {"true": True, "false": False}, ['"true"', "1"]),
+    ("string", {'"x"': "x", '"1"': "1"}, ["1", "true", '["x"]']),
+    ("json", {'"x"': '"x"', "1.50": "1.50", '{"a":[1.50,"b"]}': '{"a":[1.50,"b"]}'}, []),
+    ("date", {'"2026-02-28"': date(2026, 2, 28)}, ['"2026-02-30"', '"2026"', "20260228"]),
+    ({"type": "date", "format": "dd.MM.yyyy"}, {'"28.02.2026"': date(2026, 2, 28)}, ['"2026-02-28"']),
+    (
+        {"type": "timestamp", "unit": "ms"},
+        {"1500": utc(1970, 1, 1, 0, 0, 1, 500_000), "0.5": utc(1970, 1, 1, 0, 0, 0, 500)},
+        ["0.0005", "1E30", '"1500"'],
+    ),
+    ({"type": "timestamp", "unit": "s"}, {"1": utc(1970, 1, 1, 0, 0, 1)}, ["253402300800", '"x"']),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "zone", "moment"),
-    [
-        ("2026-07-01 12:00:00", "Europe/London", utc(2026, 7, 1, 11)),
-        ("2026-01-01T12:00:00.5", "America/New_York", utc(2026, 1, 1, 17, 0, 0, 500_000)),
-        ("2026-07-01T12:00:00Z", "Europe/London", utc(2026, 7, 1, 12)),
-        ("2026-07-01T12:00:00+02:00", "Nowhere", utc(2026, 7, 1, 10)),
-        ("2026-10-25 01:30:00", "Europe/London", utc(2026, 10, 25, 0, 30)),
-        ("2026-07-01 12:00:00", "Europe/Atlantis", None),
-        ("2026-07-01 12:00:00", None, None),
-        ("12 o'clock", "Europe/London", None),
-        ("2026-13-01 12:00:00", "Europe/London", None),
-    ],
-)
-def test_a_time_is_placed_by_the_cars_zone_and_never_guessed(
-    spark: SparkSession, text: str, zone: str | None, moment: datetime | None
-) -> None:
+def test_a_declared_column_takes_what_fits_exactly_and_the_rest_is_rescued(spark: SparkSession) -> None:
+    """Each declaration is a column of its own, each value an item of its own."""
+    rules = config(columns={f"c{i}": rule for i, (rule, _, _) in enumerate(DECLARED)})
+    cases = [
+        (f"c{i}", text, value, text in misfits)
+        for i, (_, fits, misfits) in enumerate(DECLARED)
+        for text, value in [*fits.items(), *((misfit, None) for misfit in misfits)]
+    ]
+    rows = values(spark, rules, *(f'{{"{name}":{text}}}' for name, text, _, _ in cases))
+    found = [
+        (name, text, row.get(name), "_rescued" in row) for (name, text, _, _), row in zip(cases, rows, strict=True)
+    ]
+    assert found == cases
+
+
+PLACED: list[tuple[str, str | None, datetime | None]] = [
+    ("2026-07-01 12:00:00", "Europe/London", utc(2026, 7, 1, 11)),
+    ("2026-01-01T12:00:00.5", "America/New_York", utc(2026, 1, 1, 17, 0, 0, 500_000)),
+    ("2026-07-01T12:00:00Z", "Europe/London", utc(2026, 7, 1, 12)),
+    ("2026-07-01T12:00:00+02:00", "Nowhere", utc(2026, 7, 1, 10)),
+    ("2026-10-25 01:30:00", "Europe/London", utc(2026, 10, 25, 0, 30)),
+    ("2026-07-01 12:00:00", "Europe/Atlantis", None),
+    ("2026-07-01 12:00:00", None, None),
+    ("12 o'clock", "Europe/London", None),
+    ("2026-13-01 12:00:00", "Europe/London", None),
+]
+
+
+def test_a_time_is_placed_by_the_cars_zone_and_never_guessed(spark: SparkSession) -> None:
     rules = config(columns={"at": "timestamp"}, time_zone={"attribute": "zone"})
-    item = {"at": text} | ({"zone": zone} if zone else {})
-    (row,) = values(spark, rules, json.dumps(item))
-    assert row.get("at") == moment
-    assert row.get("_rescued") == (None if moment else {"/at": text})
+    items = [{"at": text} | ({"zone": zone} if zone else {}) for text, zone, _ in PLACED]
+    rows = values(spark, rules, *map(json.dumps, items))
+    assert [(row.get("at"), row.get("_rescued")) for row in rows] == [
+        (moment, None if moment else {"/at": text}) for text, _, moment in PLACED
+    ]
 
 
 def test_a_time_in_a_stated_format_is_placed_by_the_tables_zone(spark: SparkSession) -> None:

@@ -14,7 +14,7 @@ from config.tables import TableConfig
 from streaming_job.pipeline.flatten import Flattener
 from tests.support.flattening import Model, changes, parse, plain, rescued_of
 
-EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "8"))
 CONFIG = TableConfig.model_validate(
     {
         "table": "t",
@@ -126,7 +126,7 @@ ITEM = st.one_of(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
-@given(batches=st.lists(st.lists(ITEM.map(dumps), min_size=1, max_size=8), min_size=1, max_size=2))
+@given(batches=st.lists(st.lists(ITEM.map(dumps), min_size=1, max_size=15), min_size=1, max_size=2))
 def test_random_items_flatten_as_the_model_says(spark: SparkSession, batches: list[list[str]]) -> None:
     """Batch after batch; between them the job restarts and knows no more than the table's schema."""
     model = Model(CONFIG)
