@@ -23,7 +23,7 @@ class Builds:
 
 
 def batch(numbers: range) -> pa.Table:
-    return pa.table({"n": pa.array(numbers, pa.int64()), "text": [str(number) for number in numbers]})
+    return pa.table({"n": pa.array(numbers, pa.int64()), "text": pa.array(map(str, numbers), pa.string())})
 
 
 def test_one_plan_serves_batches_of_any_size_in_their_order(spark: SparkSession) -> None:
