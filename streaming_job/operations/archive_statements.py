@@ -102,17 +102,22 @@ _ATHENA_TYPES: Final = {
     "origin_ms": "bigint", "bridge_in_ms": "bigint", "bridge_out_ms": "bigint",
 }  # fmt: skip
 
+_FLOATS: Final = r'\G((?:[^"\d-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d++(?![.eE\d]))*+)(-?\d++[.eE][\d.eE+-]*+)'
+"""What comes before a number that is no integer, strings passed over whole, and the number."""
+
 _SPARK: Final = """\
--- Spark and Databricks: the raw archive, a line a row. `new` and `old` stay text, so that numbers keep their digits.
--- new:vehicle.make (Databricks) or get_json_object(new, '$.vehicle.make') reads any attribute of them, and
--- from_json(new, 'amount DECIMAL(38, 10)').amount a number to its last digit.
+-- Spark and Databricks: the raw archive, a line a row. `new` and `old` are text, their decimals in quotes: from_json
+-- would round them. new:vehicle.make (Databricks) or get_json_object(new, '$.vehicle.make') reads any attribute of
+-- them, and from_json(new, 'amount DECIMAL(38, 10)').amount a number to its last digit.
 CREATE OR REPLACE VIEW {name} AS
-SELECT e.*, concat(e.gen, '-', e.seq) AS change_seq, `date`, `hour`
+SELECT e.*, key, concat(e.gen, '-', e.seq) AS change_seq, `date`, `hour`
 FROM (
-  SELECT from_json(line, 'v INT, rules STRING, table STRING, op STRING, id STRING, gen STRING, seq STRING, key STRING,
-      new STRING, old STRING, types MAP<STRING, STRING>, digest STRING, ttl BOOLEAN, filtered BOOLEAN,
-      created_ms BIGINT, origin_ms BIGINT, bridge_in_ms BIGINT, bridge_out_ms BIGINT,
-      ref STRUCT<bucket: STRING, key: STRING, bytes: BIGINT, sha256: STRING>') AS e, `date`, `hour`
+  SELECT from_json(regexp_replace(line, r'{floats}', '$1"$2"'),
+      'v INT, rules STRING, table STRING, op STRING, id STRING, gen STRING, seq STRING, new STRING, old STRING,
+      types MAP<STRING, STRING>, digest STRING, ttl BOOLEAN, filtered BOOLEAN, created_ms BIGINT, origin_ms BIGINT,
+      bridge_in_ms BIGINT, bridge_out_ms BIGINT,
+      ref STRUCT<bucket: STRING, key: STRING, bytes: BIGINT, sha256: STRING>') AS e,
+    regexp_extract(line, r'"key":(\\{{.*?\\}}),"new":', 1) AS key, `date`, `hour`
   FROM {source}
 ) WHERE e.v = 1;
 
@@ -147,8 +152,9 @@ def spark(name: str, location: str, *, databricks: bool) -> str:
     """`databricks` lists the files at each query; elsewhere a table over them is made, whose partitions are added."""
     _check(name)
     if databricks:
-        return _SPARK.format(name=name, source=_FILES.format(location=location))
-    return _TEXT_TABLE.format(name=name, location=location) + _SPARK.format(name=name, source=_TEXT.format(name=name))
+        return _SPARK.format(name=name, floats=_FLOATS, source=_FILES.format(location=location))
+    view = _SPARK.format(name=name, floats=_FLOATS, source=_TEXT.format(name=name))
+    return _TEXT_TABLE.format(name=name, location=location) + view
 
 
 def _check(name: str) -> None:
