@@ -69,7 +69,7 @@ def test_a_batch_run_again_under_another_number_changes_nothing(
 ) -> None:
     """A job restored from an older checkpoint numbers other batches the same: numbers must not matter."""
     again = rig(spark, lake)
-    first, second = again.frame(FIRST), again.frame(SECOND)
+    second, first = again.frame(SECOND), again.frame(FIRST)
     with again.pipeline() as pipeline:
         for frame, number in ((first, 0), (second, 1), (first, 1), (second, 0), (second, 7)):
             pipeline.process_batch(frame, number)
