@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup demo test check lint types templates format bench lock clean
+.PHONY: help setup setup-tests demo test check lint types templates format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,10 +43,19 @@ setup: .venv/.ready .venv-stack/.ready .jars/.ready  ## environments and jars; d
 	@$(BIN)/python -m infra.local.jars
 	@touch $@
 
+# Kinesis with resharding, for the tests alone; `npm ci` checks the lock's hashes.
+tests/node/node_modules/.ready: tests/node/package-lock.json
+	@command -v npm >/dev/null || { echo "error: the tests need Node 20 and npm" >&2; exit 2; }
+	@echo "setup: the tests' Kinesis"
+	@cd tests/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+setup-tests: setup tests/node/node_modules/.ready .venv-check/.ready  ## what the tests need besides
+
 demo: setup  ## the whole path for SECONDS (60), then the proof; KEEP=1 leaves it running
 	@$(BIN)/python -m infra.local.demo --seconds $(or $(SECONDS),60) --rate $(RATE) $(if $(KEEP),--keep)
 
-test: setup check  ## everything CI runs; results in build/junit.xml
+test: setup-tests check  ## everything CI runs; results in build/junit.xml
 	@mkdir -p build
 	@$(BIN)/pytest --junit-xml=build/junit.xml $(PYTEST)
 
