@@ -24,6 +24,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from config.settings import Settings
+from streaming_job.aws import emulator_credentials
 from streaming_job.errors import JobFailedError
 from streaming_job.health import Health
 from streaming_job.kinesis.progress import shard_progress
@@ -169,6 +170,8 @@ def source_options(settings: Settings) -> dict[str, str]:
             "maxRecordsPerTrigger": str(source.batch_rows_max),
             "maxBytesPerTrigger": str(source.batch_bytes_max),
         }
+        if keys := emulator_credentials(settings.aws):
+            options |= {"awsAccessKey": keys["aws_access_key_id"], "awsSecretKey": keys["aws_secret_access_key"]}
     optional = {
         "registeredConsumerId": source.consumer_name,
         "serviceCredential": source.service_credential,

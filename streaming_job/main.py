@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from config.errors import ConfigurationError, LakestreamError
 from config.settings import Settings, load_settings
 from config.tables import TableConfig, load_tables
+from streaming_job.aws import client
 from streaming_job.health import Health
 from streaming_job.http import HttpServer, application
 from streaming_job.job import Job
@@ -20,7 +21,6 @@ from streaming_job.latency.export import CloudWatchExport, ExportedLatencyTable
 from streaming_job.latency.table import LatencyFlusher, LatencyTable, RustLatencyTable, SparkLatencyTable, known_batches
 from streaming_job.logs import log_to_stderr
 from streaming_job.metrics import JobMetrics
-from streaming_job.operations.clients import client
 from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.locations import Lake
 from streaming_job.spark import spark_session

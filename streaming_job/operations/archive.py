@@ -56,10 +56,10 @@ def query(
     Example: lakestream archive query "SELECT op, count(*) FROM changes WHERE \"date\" = '2026-01-31' GROUP BY op"
     """
     from config.settings import load_settings  # noqa: PLC0415 - help and examples need none of it
+    from streaming_job.aws import client  # noqa: PLC0415
     from streaming_job.operations.archive_objects import Archive, Span  # noqa: PLC0415
     from streaming_job.operations.archive_query import parse  # noqa: PLC0415
     from streaming_job.operations.archive_run import Asking  # noqa: PLC0415
-    from streaming_job.operations.clients import client  # noqa: PLC0415
 
     asked = parse(sql)
     span = Span(_moment("--from", since), _moment("--to", until))

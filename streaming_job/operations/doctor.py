@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from config.settings import Settings, load_settings
 from config.tables import TableConfig, load_tables
-from streaming_job.operations.clients import client
+from streaming_job.aws import client
 from streaming_job.operations.doctor_findings import Check, Finding, Level, examined, ok, problem
 
 UNWELL: Final = 8

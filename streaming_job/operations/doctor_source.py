@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from config.limits import DYNAMODB_STREAM_RETENTION_H
 from config.settings import BucketSettings, Settings
 from config.tables import TableConfig
-from streaming_job.operations.clients import is_emulator
+from streaming_job.aws import is_emulator
 from streaming_job.operations.doctor_findings import DENIED, Finding, code_of, note, ok, problem, warning
 
 _VIEWS: Final = {

@@ -90,7 +90,7 @@ def _places(bucket: BucketSettings, table: str | None) -> list[Place]:
 def _of_letters(settings: Settings, bucket: BucketSettings, places: list[Place]) -> Redrive:
     from bridge_lambda.dead_letters import S3Store  # noqa: PLC0415 - see redrive
     from bridge_lambda.publisher import KinesisPublisher, SystemClock  # noqa: PLC0415
-    from streaming_job.operations.clients import client  # noqa: PLC0415
+    from streaming_job.aws import client  # noqa: PLC0415
     from streaming_job.operations.source_rules import all_rules  # noqa: PLC0415
 
     s3 = client(settings.aws, "s3")
@@ -107,7 +107,7 @@ def _of_letters(settings: Settings, bucket: BucketSettings, places: list[Place])
 
 def _of_rejects(settings: Settings, bucket: BucketSettings, cleanup: ExitStack, *, again: bool) -> "RedriveRejects":
     from bridge_lambda.publisher import KinesisPublisher, SystemClock  # noqa: PLC0415 - see redrive
-    from streaming_job.operations.clients import client  # noqa: PLC0415
+    from streaming_job.aws import client  # noqa: PLC0415
     from streaming_job.operations.redrive_rejects import (  # noqa: PLC0415
         DeltaRejects,
         Receipts,

@@ -10,7 +10,7 @@ from bridge_lambda.rules import HashKey, TableRules, load_rules
 from config.errors import ConfigurationError
 from config.rules import compile_rules
 from config.settings import Settings
-from streaming_job.operations.clients import client
+from streaming_job.aws import client
 
 
 def source_rules(settings: Settings, table: str) -> TableRules:

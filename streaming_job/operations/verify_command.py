@@ -8,7 +8,7 @@ from pathlib import Path
 from config.errors import ConfigurationError
 from config.settings import Settings
 from config.tables import TableConfig
-from streaming_job.operations.clients import client
+from streaming_job.aws import client
 from streaming_job.operations.lake_rows import SparkLakeRows
 from streaming_job.operations.source_rules import source_rules
 from streaming_job.operations.verify import Options, Report, Verification

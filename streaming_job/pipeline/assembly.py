@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 
-import boto3
 import pyarrow as pa
-from botocore.config import Config
 from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -14,6 +12,7 @@ from pyspark.sql.types import StructType
 
 from config.settings import Settings
 from config.tables import LakeRules, TableConfig
+from streaming_job.aws import client
 from streaming_job.errors import HalfATableError
 from streaming_job.pipeline import current, history, parking, rejects, schema_log
 from streaming_job.pipeline.changes import collect, lay_out
@@ -154,10 +153,7 @@ class Assembly:
     def _objects(self) -> S3Objects:
         aws = self._settings.aws
         attempts = self._settings.pipeline.claim_check_attempts
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=30
-        )
-        return S3Objects(boto3.client("s3", region_name=aws.region, endpoint_url=aws.endpoint, config=config))
+        return S3Objects(client(aws, "s3", attempts=attempts))
 
     def _decode_again(self, changes: pa.Table) -> pa.Table:
         rows = self._spark.createDataFrame(changes).select(

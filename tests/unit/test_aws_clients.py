@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 from config.settings import AwsSettings
-from streaming_job.operations.clients import client
+from streaming_job.aws import client
 
 
 @pytest.fixture(autouse=True)

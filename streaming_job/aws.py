@@ -1,4 +1,4 @@
-"""boto3 clients as the operations use them: patient, and never with a developer's own credentials on an emulator."""
+"""boto3 clients as job and operations use them: patient, and reaching an emulator without anybody's credentials."""
 
 import os
 from typing import Any, Final
@@ -23,7 +23,7 @@ def client(aws: AwsSettings, service: Any, *, attempts: int = 5, connections: in
     )
     create: Any = boto3.client  # its stubs know no service but by a literal
     return create(
-        service, region_name=aws.region, endpoint_url=aws.endpoint, config=config, **_credentials(aws)
+        service, region_name=aws.region, endpoint_url=aws.endpoint, config=config, **emulator_credentials(aws)
     )
 
 
@@ -31,7 +31,8 @@ def is_emulator(aws: AwsSettings) -> bool:
     return aws.endpoint is not None and urlsplit(aws.endpoint).hostname in _LOOPBACK
 
 
-def _credentials(aws: AwsSettings) -> dict[str, str]:
+def emulator_credentials(aws: AwsSettings) -> dict[str, str]:
+    """An emulator takes any, but the clients insist on some; AWS takes the ones of the environment."""
     if not is_emulator(aws) or "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
     return {"aws_access_key_id": _EMULATED, "aws_secret_access_key": _EMULATED}
