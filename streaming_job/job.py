@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -30,10 +30,13 @@ from streaming_job.health import Health
 from streaming_job.kinesis.progress import shard_progress
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import BatchReport, Pipeline
+from streaming_job.pipeline.lane import TableReport
 
 log = logging.getLogger("lakestream.job")
 
 _LOOK_EVERY_S: Final = 0.2
+_TEND_EVERY_S: Final = 5.0
+"""On a quiet stream no batch comes to renew leases and drain what is parked."""
 
 
 class StopRequestedError(Exception):
@@ -53,6 +56,16 @@ class BatchGate:
             if self._stop.is_set():
                 raise StopRequestedError
             yield
+
+    @contextmanager
+    def pause(self) -> Iterator[bool]:
+        """True when no batch is in hand; none begins as long as this lasts."""
+        is_free = self._in_hand.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._in_hand.release()
 
     def request_stop(self) -> None:
         self._stop.set()
@@ -79,6 +92,7 @@ class Job:
         self._metrics = metrics
         self._health = health
         self._gate = BatchGate()
+        self._tended_at = time.monotonic()
 
     def run(self, *, available_now: bool) -> None:
         """Stream until stopped by SIGTERM or SIGINT, or, with `available_now`, until what is there now is done."""
@@ -108,7 +122,12 @@ class Job:
         with self._gate.batch():
             report = self._pipeline.process_batch(frame, batch_id)
             self._publish(report)
-            self._pipeline.between_batches()
+            self._tend()
+
+    def _tend(self) -> None:
+        """Leases, parked changes, one piece of upkeep: what is due between two batches."""
+        self._tended_at = time.monotonic()
+        self._count(self._pipeline.between_batches())
 
     def _publish(self, report: BatchReport) -> None:
         self._health.progressed()
@@ -118,14 +137,18 @@ class Job:
         metrics.rejects.inc(report.rejects)
         for step, duration_ms in report.steps_ms.items():
             metrics.step_seconds.labels(step).observe(duration_ms / 1000)
-        for table, counts in report.tables.items():
+        self._count(report.tables)
+        metrics.last_commit.set(time.time())
+        log.info("batch committed", extra={"batch": report.as_dict()})
+
+    def _count(self, tables: Mapping[str, TableReport]) -> None:
+        metrics = self._metrics
+        for table, counts in tables.items():
             metrics.changes.labels(table).inc(counts.history_inserted)
             metrics.duplicates.labels(table).inc(counts.duplicates)
             metrics.columns.labels(table).inc(len(counts.columns_added))
             metrics.rescued.labels(table).inc(counts.rescued)
             metrics.parked.labels(table).set(counts.parked)
-        metrics.last_commit.set(time.time())
-        log.info("batch committed", extra={"batch": report.as_dict()})
 
     def _wait(self, query: StreamingQuery) -> None:
         while query.isActive:
@@ -133,6 +156,8 @@ class Job:
                 self._health.stopping()
                 self._gate.wait_for_batch_in_hand()
                 query.stop()
+            elif time.monotonic() - self._tended_at > _TEND_EVERY_S:
+                self._tend_when_quiet(query)
         try:
             query.awaitTermination()
         except StreamingQueryException as error:
@@ -140,6 +165,23 @@ class Job:
                 raise JobFailedError(
                     _reason(error), hint="mend it and start the job again: it goes on from its checkpoint"
                 ) from error
+
+    def _tend_when_quiet(self, query: StreamingQuery) -> None:
+        try:
+            with self._gate.pause() as is_quiet:
+                if is_quiet:
+                    self._tend_or_shut()
+        except BaseException:
+            # Not under the gate: a batch that waits at it would never let the query end.
+            query.stop()
+            raise
+
+    def _tend_or_shut(self) -> None:
+        try:
+            self._tend()
+        except BaseException:
+            self._gate.request_stop()
+            raise
 
 
 def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
