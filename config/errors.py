@@ -18,6 +18,11 @@ class LakestreamError(Exception):
     def __str__(self) -> str:
         return f"{self.what} ({self.hint})" if self.hint else self.what
 
+    @property
+    def line(self) -> str:
+        """As a command prints it."""
+        return " ".join(f"error: {self.what}{f' - {self.hint}' if self.hint else ''}".split())
+
 
 class ConfigurationError(LakestreamError):
     """The configuration names something that does not exist or cannot be; nothing was started."""
@@ -26,8 +31,8 @@ class ConfigurationError(LakestreamError):
 
     @classmethod
     def of_validation(cls, source: Path | str, error: ValidationError) -> "ConfigurationError":
-        """The first problem by its path in the file, the number of others after it."""
-        first, *others = error.errors()
+        """One problem by its path in the file, and how many others; a word not known explains most of the rest."""
+        first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         more = f"; {len(others)} more like it" if others else ""

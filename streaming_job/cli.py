@@ -184,7 +184,5 @@ def main() -> None:
     try:
         app()
     except LakestreamError as error:
-        console.print(
-            f"[red]error:[/red] {error.what}" + (f"\n  [dim]{error.hint}[/dim]" if error.hint else ""), highlight=False
-        )
+        console.print(error.line, markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

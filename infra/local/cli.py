@@ -56,7 +56,7 @@ def _plainly(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             command(*args, **kwargs)
         except LakestreamError as error:
-            _err.print(f"error: {error.what}" + (f" - {error.hint}" if error.hint else ""), **_AS_IS)
+            _err.print(error.line, **_AS_IS)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             _err.print("interrupted, and what it had started is ended", **_AS_IS)

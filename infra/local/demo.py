@@ -208,7 +208,7 @@ def main() -> int:
     try:
         outcome = demo(seconds=options.seconds, rate=options.rate, keep=options.keep)
     except LakestreamError as error:
-        _console.print(f"error: {error}", highlight=False, markup=False)
+        _console.print(error.line, highlight=False, markup=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
         _console.print("interrupted; what was started has been ended")
