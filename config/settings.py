@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from config.errors import ConfigurationError
 from config.tables import Frozen
+from config.yaml_files import load_model
 
 
 class AwsSettings(Frozen):
@@ -123,13 +122,4 @@ class Settings(Frozen):
 
 
 def load_settings(path: Path) -> Settings:
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {path}: {error.strerror}", hint="see config/local.yaml for an example"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ConfigurationError.of_validation(path, error) from error
+    return load_model(path, Settings, example="config/README.md")

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from config.errors import ConfigurationError
+from config.yaml_files import load_model
 
 AttributePath = Annotated[str, StringConstraints(min_length=1)]
 """Dotted path to an attribute of an item, `user.id`; a dot inside a name is written `\\.`."""
@@ -224,16 +223,7 @@ class TableConfig(Frozen):
 
 
 def load_table(path: Path) -> TableConfig:
-    try:
-        return TableConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {path}: {error.strerror}", hint="name a file under config/tables/"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ConfigurationError.of_validation(path, error) from error
+    return load_model(path, TableConfig, example="those under config/tables/")
 
 
 def load_tables(directory: Path) -> dict[str, TableConfig]:

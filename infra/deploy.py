@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import boto3
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from config.errors import ConfigurationError, LakestreamError
+from config.errors import LakestreamError
 from config.tables import Frozen
+from config.yaml_files import load_model
 from infra import validate
 from infra.artefact import ROOT, Artefact
 from infra.template_model import Template
@@ -45,14 +45,7 @@ class DeploySettings(Frozen):
 
 
 def load_deploy_settings(path: Path) -> DeploySettings:
-    try:
-        return DeploySettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="config/dev.yaml is ours") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ConfigurationError.of_validation(path, error) from error
+    return load_model(path, DeploySettings, example="config/dev.yaml")
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from config.errors import ConfigurationError
 from config.tables import Frozen
+from config.yaml_files import load_model
 from infra.deploy import DeploySettings
 from infra.local.checks import ROOT
 
@@ -43,11 +42,4 @@ class LocalSettings(Frozen):
 
 
 def load_local_settings(path: Path) -> LocalSettings:
-    try:
-        return LocalSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="config/local.yaml is ours") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ConfigurationError.of_validation(path, error) from error
+    return load_model(path, LocalSettings, example="config/local.yaml")
