@@ -76,7 +76,7 @@ def demo(*, seconds: float, rate: float, keep: bool) -> Outcome:
     with _console.status("starting …") as shown:
         stack = up(home, settings, UpOptions(), lambda step: shown.update(f"starting: {step} …"))
     ready_s = time.monotonic() - began
-    _console.print(f"ready after {ready_s:.1f} s; the job's figures: {stack['metrics_url']}", highlight=False)
+    _console.print(f"ready after {ready_s:.1f} s; the page: {stack['dashboard_url']}", highlight=False)
     try:
         outcome = _load_and_prove(home, stack, seconds=seconds, rate=rate, ready_s=ready_s)
     finally:

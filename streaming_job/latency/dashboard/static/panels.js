@@ -43,7 +43,7 @@ function verifyFact(verify, now) {
 }
 
 function probeFact(probe) {
-  if (!probe) return { id: "probe", label: "Probe", text: "not running", note: "start it with lakestream probe", level: "none" };
+  if (!probe) return { id: "probe", label: "Probe", text: "not running", note: "no probe reports here", level: "none" };
   const { records_total: records = null, gaps_total: gaps = 0, older_after_newer_total: older = 0 } = probe;
   return {
     id: "probe", label: "Probe", text: gaps ? `${number(gaps)} gaps` : "no gaps", level: gaps ? "bad" : "good",
