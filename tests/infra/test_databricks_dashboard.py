@@ -29,9 +29,10 @@ def latency_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two minutes of two tables, the second minute written in two flushes."""
     path = str(tmp_path_factory.mktemp("lake") / "latency")
     table = RustLatencyTable(path)
-    now_ms = int(time.time() * 1000)
+    # Counted from a minute's start: whenever the test runs, the three stand in two minutes.
+    minute_ms = int(time.time()) // 60 * 60_000
     rng = np.random.default_rng(8)
-    for flush, commit_ms in enumerate((now_ms - 60_000, now_ms - 1_000, now_ms - 500)):
+    for flush, commit_ms in enumerate((minute_ms - 90_000, minute_ms - 31_000, minute_ms - 30_500)):
         book = LatencyBook()
         for name in ("cars", "users"):
             base = commit_ms - 1_000 - rng.gamma(2.0, 300.0, 500).astype(np.int64)
