@@ -14,6 +14,7 @@ from streaming_job.kinesis.catchup import Density, step_ms
 from streaming_job.kinesis.errors import DataLossError
 from streaming_job.kinesis.fetch import (
     Answer,
+    Clock,
     Counters,
     FetchLimits,
     KinesisApi,
@@ -47,10 +48,11 @@ class SystemClock:
         time.sleep(ms / 1000)
 
 
-class StoppableClock(SystemClock):
+class StoppableClock:
     """Sleeps end when the query does."""
 
-    def __init__(self, stopped: threading.Event) -> None:
+    def __init__(self, clock: Clock, stopped: threading.Event) -> None:
+        self.now_ms = clock.now_ms
         self._stopped = stopped
 
     def sleep_ms(self, ms: int) -> None:
@@ -81,7 +83,7 @@ class Tail:
         """Everything that this query may read has been offered: the shard's end, or available-now's."""
         self._owner = owner
         self._stopped = threading.Event()
-        self._clock = StoppableClock(self._stopped)
+        self._clock = owner.clock_until(self._stopped)
         consumer_arn = owner.consumers.get(ref.stream)
         self._reader = (
             SubscribedReader(owner.api, ref, start, limits, self._clock, counters, consumer_arn=consumer_arn)
@@ -101,13 +103,17 @@ class Tail:
         self._stopped.set()
 
     def _run(self) -> None:
+        while not (self._stopped.is_set() or self.finished or self.error):
+            self._owner.wait_for_room(self)
+            self.turn()
+
+    def turn(self) -> None:
+        """One step ahead in the shard: what it brings, or how it failed, is for the next plan."""
         try:
-            while not (self._stopped.is_set() or self.finished):
-                self._owner.wait_for_room(self)
-                if self._scouting:
-                    self._scout()
-                else:
-                    self._read()
+            if self._scouting:
+                self._scout()
+            else:
+                self._read()
         except StoppedError:
             return
         except Exception as error:  # noqa: BLE001 - a thread's error is raised where the query plans its next batch
@@ -200,7 +206,13 @@ class Prefetcher:
     """All shards' threads, and the plan of the next batch from what they hold."""
 
     def __init__(
-        self, api: KinesisApi, options: Options, catalog: Catalog, consumers: Mapping[str, str] | None = None
+        self,
+        api: KinesisApi,
+        options: Options,
+        catalog: Catalog,
+        consumers: Mapping[str, str] | None = None,
+        *,
+        clock: Clock | None = None,
     ) -> None:
         self.api = api
         self.consumers = dict(consumers or {})
@@ -212,7 +224,7 @@ class Prefetcher:
         self.wants_everything = False
         """A trigger without limits is waiting: the threads read to the tip without a pause."""
         self.counters: dict[ShardRef, Counters] = {}
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._catalog = catalog
         self._infos: dict[str, StreamInfo] = {}
         self.tails: dict[ShardRef, Tail] = {}
@@ -223,6 +235,9 @@ class Prefetcher:
         with self.changed:
             while not tail.has_room(self.held_bytes(), self.options.buffer_bytes_max):
                 self.changed.wait(1.0)
+
+    def clock_until(self, stopped: threading.Event) -> Clock:
+        return StoppableClock(self._clock, stopped)
 
     def span_limits(self) -> tuple[int, int]:
         """A shard's part of a batch."""

@@ -19,7 +19,7 @@ from streaming_job.kinesis.backlog import runs
 from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.consumers import consumer_arns, deregister
 from streaming_job.kinesis.errors import DataLossError, OffsetError
-from streaming_job.kinesis.fetch import ShardReader, read_through
+from streaming_job.kinesis.fetch import Clock, ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher, SystemClock, fetch_limits
@@ -114,7 +114,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def stop(self) -> None:
         if self._prefetcher:
             self._prefetcher.stop()
-            deregister(self._api, self._options, self._prefetcher.consumers.values(), SystemClock())
+            deregister(self._api, self._options, self._prefetcher.consumers.values(), self._clock)
 
     # On the executors.
 
@@ -123,7 +123,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             yield from from_ipc(partition.payload)
         elif isinstance(partition, RangePartition):
             limits = fetch_limits(self._options, partition.info)
-            reader = ShardReader(self._api, partition.ref, partition.start, limits, SystemClock())
+            reader = ShardReader(self._api, partition.ref, partition.start, limits, self._clock)
             for rows in read_through(reader, partition.end, partition.expected):
                 if rows:
                     yield rows.to_arrow(partition.ref.stream, partition.ref.shard)
@@ -135,12 +135,19 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return connect(self._options)
 
     @cached_property
+    def _clock(self) -> Clock:
+        return SystemClock()
+
+    def _new_prefetcher(self, consumers: dict[str, str]) -> Prefetcher:
+        return Prefetcher(self._api, self._options, self._catalog, consumers, clock=self._clock)
+
+    @cached_property
     def _catalog(self) -> Catalog:
         options = self._options
         return Catalog(
             self._api,
             options.streams,
-            SystemClock(),
+            self._clock,
             refresh_ms=options.shards_refresh_ms,
             retry_ms_max=options.retry_ms_max,
         )
@@ -157,8 +164,8 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _running(self) -> Prefetcher:
         if self._prefetcher is None:
-            consumers = consumer_arns(self._api, self._options, self._catalog.infos().values(), SystemClock())
-            self._prefetcher = Prefetcher(self._api, self._options, self._catalog, consumers)
+            consumers = consumer_arns(self._api, self._options, self._catalog.infos().values(), self._clock)
+            self._prefetcher = self._new_prefetcher(consumers)
             if self._available_now:
                 self._prefetcher.read_until_now()
         return self._prefetcher
@@ -171,7 +178,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return self._options.batch_rows_max, self._options.batch_bytes_max
 
     def _initial_position(self, infos: dict[str, StreamInfo]) -> Position:
-        given, now_ms = self._options.initial_position, SystemClock().now_ms()
+        given, now_ms = self._options.initial_position, self._clock.now_ms()
         if given.kind == "trim_horizon":
             return Position.trim_horizon()
         at_ms = now_ms if given.kind == "latest" else given.at_ms
