@@ -1,9 +1,10 @@
 """The bridge's side on AWS: judged, planned, shown, and only then changed. `lakestream deploy` is its command.
 
-Order: judge without a call, judge against the account, plan; ask; artefacts' bucket, artefact, change set, wait.
-Broken off before the change set is executed, nothing but the bucket and an object in it has been made.
+Order: judge without a call, judge against the account, plan; ask; artefacts' bucket, artefact and template, change set,
+wait. Broken off before the change set is executed, nothing but the bucket and objects in it has been made.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class Deployment:
 
     def _planned_update(self) -> tuple[Change, ...]:
         """By a change set that is thrown away: the real one is made after the answer, from the uploaded artefact."""
-        name = self._change_set(self._with_artefact(self._artefact_bucket()), exists=True)
+        name = self._change_set(self._artefact_bucket(), exists=True)
         if name is None:
             return ()
         try:
@@ -155,7 +156,7 @@ class Deployment:
         say("the artefact")
         self._clients("s3").put_object(Bucket=bucket, Key=self._artefact.key, Body=self._artefact.zipped())
         say("the change set")
-        name = self._change_set(self._with_artefact(bucket), exists=plan.exists)
+        name = self._change_set(bucket, exists=plan.exists)
         if name is not None:
             self._cloudformation.execute_change_set(StackName=self._settings.stack, ChangeSetName=name)
             self._wait(self._settings.stack, say)
@@ -164,18 +165,28 @@ class Deployment:
     def _with_artefact(self, bucket: str) -> dict[str, str]:
         return {**self._values.parameters, "ArtefactBucket": bucket, "ArtefactKey": self._artefact.key}
 
+    def _uploaded_template(self, bucket: str) -> str:
+        """Its address; in the call itself a template could have 51,200 bytes. Named by content, it stays."""
+        s3 = self._clients("s3")
+        body = self._values.template.body.encode()
+        key = f"template/{hashlib.sha256(body).hexdigest()[:32]}.json"
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        return f"{s3.meta.endpoint_url}/{bucket}/{key}"
+
     def _artefact_bucket(self) -> str:
         return self._outputs(self._bootstrap)["ArtefactBucket"]
 
-    def _change_set(self, parameters: Mapping[str, str], *, exists: bool) -> str | None:
+    def _change_set(self, bucket: str, *, exists: bool) -> str | None:
         """Its name; None where nothing would change."""
         name = f"lakestream-{time.time_ns()}"
+        parameters = self._with_artefact(bucket)
+        template = self._uploaded_template(bucket)
         try:
             self._cloudformation.create_change_set(
                 StackName=self._settings.stack,
                 ChangeSetName=name,
                 ChangeSetType="UPDATE" if exists else "CREATE",
-                TemplateBody=self._values.template.body,
+                TemplateURL=template,
                 Capabilities=CAPABILITIES,
                 Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             )
