@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from bridge_lambda.envelope import encode_change
 from bridge_lambda.rules import TableRules
 from config.errors import LakestreamError
+from streaming_job.objects import BucketUnreadableError
 from streaming_job.operations.archive import app, printable
 from streaming_job.operations.archive_database import ArchiveDatabase
 from streaming_job.operations.archive_objects import Archive, ArchiveUnreadableError, Span
@@ -326,7 +327,7 @@ def test_what_a_killed_query_left_is_cleared_by_the_next_and_a_running_ones_is_n
 
 def test_a_bucket_that_cannot_be_listed_says_which_rights_are_missing(world: World) -> None:
     world.bucket.denied = True
-    with pytest.raises(ArchiveUnreadableError) as error:
+    with pytest.raises(BucketUnreadableError) as error:
         world.ask("SELECT 1 FROM changes")
     assert "s3:ListBucket" in str(error.value)
 
