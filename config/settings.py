@@ -82,6 +82,17 @@ class PipelineSettings(Frozen):
     claim_check_attempts: int = Field(default=4, ge=1)
 
 
+class IntakeSettings(Frozen):
+    """What commands hand over to the job, taken in between the stream's batches."""
+
+    slice_rows_max: int = Field(default=2_000, ge=1)
+    """So many rows at a time: so long the stream waits."""
+    slice_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
+    share_max: float = Field(default=0.5, gt=0, le=1)
+    """Of the time, while the stream has batches; on a quiet stream all of it."""
+    look_every_s: float = Field(default=5.0, gt=0)
+
+
 class BucketSettings(Frozen):
     """The bucket of archive, claim checks and dead letters; prefixes end in a slash."""
 
@@ -117,6 +128,7 @@ class Settings(Frozen):
     lease: LeaseSettings = LeaseSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     pipeline: PipelineSettings = PipelineSettings()
+    intake: IntakeSettings = IntakeSettings()
     spark: dict[str, str] = Field(default_factory=dict)
     """Spark settings laid over ours, by name."""
 

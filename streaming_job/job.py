@@ -30,6 +30,7 @@ from streaming_job.health import Health
 from streaming_job.kinesis.progress import shard_progress
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import BatchReport, Pipeline
+from streaming_job.pipeline.intake_drain import Drain
 from streaming_job.pipeline.lane import TableReport
 
 log = logging.getLogger("lakestream.job")
@@ -37,6 +38,7 @@ log = logging.getLogger("lakestream.job")
 _LOOK_EVERY_S: Final = 0.2
 _TEND_EVERY_S: Final = 5.0
 """On a quiet stream no batch comes to renew leases and drain what is parked."""
+_QUIET_AFTER_S: Final = 1.0
 
 
 class StopRequestedError(Exception):
@@ -84,15 +86,23 @@ class BatchGate:
 
 class Job:
     def __init__(
-        self, spark: SparkSession, settings: Settings, pipeline: Pipeline, metrics: JobMetrics, health: Health
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        pipeline: Pipeline,
+        *,
+        drain: Drain | None,
+        metrics: JobMetrics,
+        health: Health,
     ) -> None:
         self._spark = spark
         self._settings = settings
         self._pipeline = pipeline
+        self._drain = drain
         self._metrics = metrics
         self._health = health
         self._gate = BatchGate()
-        self._tended_at = time.monotonic()
+        self._tended_at = self._batch_ended_at = time.monotonic()
 
     def run(self, *, available_now: bool) -> None:
         """Stream until stopped by SIGTERM or SIGINT, or, with `available_now`, until what is there now is done."""
@@ -103,6 +113,8 @@ class Job:
             cleanup.callback(self._spark.streams.removeListener, listener)
             query = self._writer(available_now=available_now).start()
             self._wait(query)
+            if available_now:
+                self._take_in_what_waits()
 
     def _writer(self, *, available_now: bool) -> DataStreamWriter:
         trigger: dict[str, Any] = (
@@ -123,11 +135,36 @@ class Job:
             report = self._pipeline.process_batch(frame, batch_id)
             self._publish(report)
             self._tend()
+            self._batch_ended_at = time.monotonic()
 
     def _tend(self) -> None:
-        """Leases, parked changes, one piece of upkeep: what is due between two batches."""
+        """What is due between batches: leases, parked changes, a piece of upkeep, a slice of what was handed over."""
         self._tended_at = time.monotonic()
         self._count(self._pipeline.between_batches())
+        if self._drain is not None:
+            self._take_in(self._drain)
+
+    def _take_in(self, drain: Drain) -> None:
+        report = drain.step(is_quiet=self._is_quiet)
+        if report is not None:
+            self._health.progressed()
+            self._metrics.taken_in.inc(report.rows)
+            self._metrics.rejects.inc(report.rejects)
+            self._count(report.tables)
+
+    def _take_in_what_waits(self) -> None:
+        """A job that ends by itself leaves no hand-over behind that it can take in."""
+        while self._drain is not None and self._drain.is_due(is_quiet=True) and not self._gate.stop_requested:
+            self._take_in(self._drain)
+
+    @property
+    def _is_quiet(self) -> bool:
+        return time.monotonic() - self._batch_ended_at > _QUIET_AFTER_S
+
+    def _is_time_to_tend(self) -> bool:
+        if time.monotonic() - self._tended_at > _TEND_EVERY_S:
+            return True
+        return self._drain is not None and self._drain.is_due(is_quiet=self._is_quiet)
 
     def _publish(self, report: BatchReport) -> None:
         self._health.progressed()
@@ -156,7 +193,7 @@ class Job:
                 self._health.stopping()
                 self._gate.wait_for_batch_in_hand()
                 query.stop()
-            elif time.monotonic() - self._tended_at > _TEND_EVERY_S:
+            elif self._is_time_to_tend():
                 self._tend_when_quiet(query)
         try:
             query.awaitTermination()

@@ -22,6 +22,8 @@ from streaming_job.latency.table import LatencyFlusher, LatencyTable, RustLatenc
 from streaming_job.logs import log_to_stderr
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import Pipeline
+from streaming_job.pipeline.intake import Intake
+from streaming_job.pipeline.intake_drain import Drain, PausableLatency, TakeIn, taking_in
 from streaming_job.pipeline.locations import Lake
 from streaming_job.spark import spark_session
 from streaming_job.warmup import warm_up
@@ -72,10 +74,23 @@ def _run_with(
         flusher = LatencyFlusher(book, latency_table, flush_failed)
         flusher.start()
         cleanup.callback(flusher.stop)
-        pipeline = cleanup.enter_context(Pipeline(spark, settings, tables, book))
+        latency = PausableLatency(book)
+        pipeline = cleanup.enter_context(Pipeline(spark, settings, tables, latency))
+        drain = _drain(settings, tables, taking_in(spark, pipeline, latency))
         warm_up(spark, settings, tables)
         log.info("ready to stream", extra={"url": server.url, "seconds": round(time.monotonic() - started, 1)})
-        Job(spark, settings, pipeline, metrics, health).run(available_now=available_now)
+        job = Job(spark, settings, pipeline, drain=drain, metrics=metrics, health=health)
+        job.run(available_now=available_now)
+
+
+def _drain(settings: Settings, tables: dict[str, TableConfig], take_in: TakeIn) -> Drain | None:
+    """None where there is no place to hand work over: the commands that need one say how to get it."""
+    try:
+        intake = Intake.of(settings)
+    except ConfigurationError as error:
+        log.info("nothing can be handed over to this job", extra={"reason": str(error)})
+        return None
+    return Drain(intake, tables, take_in, settings.intake)
 
 
 def _latency_table(spark: SparkSession, settings: Settings) -> LatencyTable:

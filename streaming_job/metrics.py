@@ -39,6 +39,11 @@ class JobMetrics:
         self.parked = Gauge(
             "lakestream_parked", "Changes parked because their table fails", ["table"], registry=self.registry
         )
+        self.taken_in = Counter(
+            "lakestream_taken_in",
+            "Rows that commands handed over and that were taken in between batches",
+            registry=self.registry,
+        )
         self.batches = Counter("lakestream_batches", "Batches whose every step was committed", registry=self.registry)
         self.batch_rows = Gauge("lakestream_batch_rows", "Rows of the last batch", registry=self.registry)
         self.step_seconds = Histogram(

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -57,8 +57,22 @@ class Holding:
 
 
 def read_holding(table: LakeTable) -> Holding | None:
-    text = table.properties().get(LEASE_PROPERTY)
+    return _read(table.properties())
+
+
+def _read(properties: Mapping[str, str]) -> Holding | None:
+    text = properties.get(LEASE_PROPERTY)
     return Holding(**json.loads(bytes.fromhex(text))) if text else None
+
+
+def holder_of(properties: Mapping[str, str], now_ms: int) -> Owner | None:
+    """Who may write to the table now; None where anybody may take it."""
+    holding = _read(properties)
+    return None if holding is None or _is_over(holding, now_ms) else holding.owner
+
+
+def _is_over(holding: Holding, now_ms: int) -> bool:
+    return holding.until_ms <= now_ms or _is_gone(holding.owner)
 
 
 def _written(holding: Holding) -> str:
@@ -142,7 +156,7 @@ class Lease:
 
     def _free_or_refuse(self) -> Holding | None:
         holding = read_holding(self._table)
-        if holding is None or holding.until_ms <= self._clock() or _is_gone(holding.owner):
+        if holding is None or _is_over(holding, self._clock()):
             return holding
         raise _held(self._table, holding)
 
