@@ -1,7 +1,10 @@
-"""The bridge's artefact: its code, its rules and its libraries for the Lambda runtime. `python -m infra.artefact`.
+"""The functions' artefact: code, rules, and libraries for Lambda's runtime. `python -m infra.artefact`.
 
 The same input gives the same hash: wheels by the lock's hashes, files in one order with one date, and the hash taken of
-what the files say, not of how they were compressed.
+what the files say, not of how they were compiled and compressed.
+
+Byte code comes with it: a function's folder is read-only, so that without it every cold start compiles anew. It is the
+building interpreter's, and the function is deployed to the runtime of that same Python.
 """
 
 import argparse
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,15 +26,19 @@ from config.rules import TABLES, compile_rules
 
 ROOT: Final = Path(__file__).parents[1]
 LOCK: Final = ROOT / "infra" / "locks" / "bridge.txt"
-PYTHON: Final = "3.13"
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+RUNTIME: Final = f"python{PYTHON}"
+"""Parameter PythonRuntime of template.yaml, which knows the ones Lambda has."""
 PLATFORM: Final = "manylinux2014_aarch64"
-"""Runtime and Architectures of the function in template.yaml; a test holds them equal."""
-IN_THE_RUNTIME: Final = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
-"""Lambda's Python has these, and keeps them patched; ours again would be 25 MB more to load."""
-BYTES_MAX: Final = 8 * 1024 * 1024
-"""Unpacked. Lambda takes 250 MB; what is loaded costs cold start."""
+"""Architectures of the functions in template.yaml; a test holds them equal."""
+SERVICES: Final = frozenset({"kinesis", "s3", "secretsmanager"})
+"""Whose descriptions botocore is left with: those of all services would be 25 MB."""
+BYTES_MAX: Final = 18 * 1024 * 1024
+"""Unpacked. Lambda takes 250 MB; what is fetched and loaded costs cold start."""
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _OWN: Final = ("bridge_lambda/*.py", "config/__init__.py", "config/limits.py")
+_TASK_ROOT: Final = "/var/task"
+"""Where Lambda unpacks it: what its stack traces name."""
 _LEFT_OUT: Final = re.compile(
     r"(^|/)(__pycache__|bin|tests?)/|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$"
 )
@@ -54,9 +61,11 @@ class Artefact:
 
     @property
     def digest(self) -> str:
-        whole = hashlib.sha256()
+        """Of sources and runtime; byte code follows from the two."""
+        whole = hashlib.sha256(RUNTIME.encode())
         for name, body in sorted(self.files.items()):
-            whole.update(f"{hashlib.sha256(body).hexdigest()}  {name}\n".encode())
+            if not name.endswith(".pyc"):
+                whole.update(f"{hashlib.sha256(body).hexdigest()}  {name}\n".encode())
         return whole.hexdigest()
 
     @property
@@ -82,30 +91,29 @@ def own_files(rules: Mapping[str, Any]) -> dict[str, bytes]:
     return {**files, "rules.json": json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()}
 
 
-def libraries(lock: Path = LOCK) -> dict[str, bytes]:
-    """Those of the lock that the runtime lacks, for its interpreter and architecture, whatever machine this is."""
+def libraries(lock: Path = LOCK, platform: str = PLATFORM) -> dict[str, bytes]:
+    """The lock's, for our interpreter and the platform, whatever machine this is.
+
+    botocore among them, which Lambda's runtime has too, but without byte code and at a version that nobody tested.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        wanted, target = Path(scratch) / "wanted.txt", Path(scratch) / "target"
-        wanted.write_text("".join(_requirements(lock.read_text(encoding="utf-8"))), encoding="utf-8")
-        _install(wanted, target)
+        target = Path(scratch) / "target"
+        _install(lock, target, platform)
         found = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()}
-        return {name: path.read_bytes() for name, path in found.items() if not _LEFT_OUT.search(name)}
+        return {name: path.read_bytes() for name, path in found.items() if _is_needed(name)}
 
 
-def _requirements(lock: str) -> Iterator[str]:
-    """The lock's blocks, a package with its hashes each, without those the runtime has."""
-    for block in re.split(r"(?m)^(?=[A-Za-z0-9])", lock):
-        name = re.match(r"[A-Za-z0-9._-]+", block)
-        if name and name.group().lower() not in IN_THE_RUNTIME:
-            yield block
+def _is_needed(name: str) -> bool:
+    service = re.match(r"botocore/data/([^/]+)/", name)
+    return not _LEFT_OUT.search(name) and (service is None or service.group(1) in SERVICES)
 
 
-def _install(wanted: Path, target: Path) -> None:
+def _install(lock: Path, target: Path, platform: str) -> None:
     options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-compile", "--require-hashes"]
-    platform = ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON, "--platform", PLATFORM]
+    wheels = ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON, "--platform", platform]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", *options, *platform, "--target", str(target), "-r", str(wanted)],
+            [sys.executable, "-m", "pip", "install", *options, *wheels, "--target", str(target), "-r", str(lock)],
             capture_output=True,
             text=True,
             check=False,
@@ -118,8 +126,40 @@ def _install(wanted: Path, target: Path) -> None:
         raise ArtefactError(f"pip could not install: {said[0] if said else done.stderr.strip()[-200:]}")
 
 
-def build(tables: Path = TABLES) -> Artefact:
-    return within_budget(Artefact({**libraries(), **own_files(compile_rules(tables))}))
+def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Byte code that is trusted without a look at its source, beside each source."""
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = sorted(name for name in files if name.endswith(".py"))
+        for name in sources:
+            path = Path(scratch) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+        # Apart and with fixed hashes, so that nothing this process did before shows in the byte code.
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _COMPILE, _TASK_ROOT, *sources],
+            cwd=scratch,
+            env={"PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise ArtefactError(f"a source does not compile: {' '.join(done.stderr.split())[-200:]}")
+        return {path.relative_to(scratch).as_posix(): path.read_bytes() for path in Path(scratch).rglob("*.pyc")}
+
+
+_COMPILE: Final = """
+import py_compile, sys
+for name in sys.argv[2:]:
+    trusted = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(name, dfile=f"{sys.argv[1]}/{name}", doraise=True, invalidation_mode=trusted)
+"""
+
+
+def build(tables: Path = TABLES, platform: str = PLATFORM) -> Artefact:
+    files = {**libraries(platform=platform), **own_files(compile_rules(tables))}
+    return within_budget(Artefact({**files, **compiled(files)}))
 
 
 def within_budget(artefact: Artefact, bytes_max: int = BYTES_MAX) -> Artefact:
@@ -131,7 +171,7 @@ def within_budget(artefact: Artefact, bytes_max: int = BYTES_MAX) -> Artefact:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.artefact", description="Build the bridge's artefact.")
+    parser = argparse.ArgumentParser(prog="python -m infra.artefact", description="Build the functions' artefact.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "bridge.zip")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the rules files")
     options = parser.parse_args()
@@ -143,8 +183,8 @@ def main() -> int:
     body = artefact.zipped()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(body)
-    said = {"path": str(options.out), "key": artefact.key, "sha256": artefact.digest, "bytes": artefact.size}
-    sys.stdout.write(json.dumps({**said, "bytes_zipped": len(body)}) + "\n")
+    said = {"path": str(options.out), "key": artefact.key, "sha256": artefact.digest, "runtime": RUNTIME}
+    sys.stdout.write(json.dumps({**said, "bytes": artefact.size, "bytes_zipped": len(body)}) + "\n")
     return 0
 
 

@@ -19,7 +19,7 @@ from config.errors import LakestreamError
 from config.tables import Frozen
 from config.yaml_files import load_model
 from infra import validate
-from infra.artefact import ROOT, Artefact
+from infra.artefact import ROOT, RUNTIME, Artefact
 from infra.template_model import Template
 from infra.template_values import Values
 from infra.validate import Clients
@@ -77,7 +77,7 @@ def judged(
     regions_of: Callable[[str], list[str]] | None = None,
 ) -> Values:
     """What would be made, refused as far as that can be known without a call."""
-    given = {"ArtefactBucket": "later", "ArtefactKey": artefact_key, **settings.parameters}
+    given = {"ArtefactBucket": "later", **settings.parameters, "ArtefactKey": artefact_key, "PythonRuntime": RUNTIME}
     pseudo = {
         "AWS::StackName": settings.stack,
         "AWS::Region": settings.region,

@@ -1,7 +1,9 @@
 """The bridge's artefact: complete, for Lambda's runtime, small, and the same for the same input."""
 
+import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,7 +14,7 @@ from templates import synthesized
 
 from config.rules import TABLES, compile_rules
 from infra import artefact
-from infra.artefact import IN_THE_RUNTIME, Artefact, ArtefactError, own_files
+from infra.artefact import Artefact, ArtefactError, own_files
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +35,50 @@ def test_another_input_gives_another_key(built: Artefact) -> None:
 
 
 def test_what_is_compiled_is_compiled_for_the_function(built: Artefact) -> None:
-    """Architecture and interpreter as template.yaml names them."""
+    """Architecture as template.yaml names it; the runtime that is deployed is the interpreter's that compiled."""
     function = synthesized()["Resources"]["Bridge"]["Properties"]
-    assert f"python{artefact.PYTHON}" == function["Runtime"]
+    assert function["Runtime"] == {"Ref": "PythonRuntime"}
     assert artefact.PLATFORM.endswith({"arm64": "aarch64", "x86_64": "x86_64"}[function["Architectures"][0]])
-    compiled = [name for name in built.files if name.endswith(".so")]
-    assert compiled
-    assert all(f"cpython-{artefact.PYTHON.replace('.', '')}-aarch64" in name for name in compiled)
+    libraries = [name for name in built.files if name.endswith(".so")]
+    tag = f"cpython-{artefact.PYTHON.replace('.', '')}"
+    assert libraries
+    assert all(f"{tag}-aarch64" in name for name in libraries)
+    assert all(f".{tag}.pyc" in name for name in built.files if name.endswith(".pyc"))
 
 
-def test_what_the_runtime_has_is_not_carried_twice(built: Artefact) -> None:
-    packages = {name.split("/")[0] for name in built.files}
-    assert not packages & {name.replace("python-", "") for name in IN_THE_RUNTIME}
+def test_every_source_has_byte_code_that_is_trusted_without_a_look(built: Artefact) -> None:
+    """PEP 552: magic number, then flags - 1 is checked or not by hash, 2 by checking it."""
+    sources = [name for name in built.files if name.endswith(".py")]
+    for name in sources:
+        code = built.files[importlib.util.cache_from_source(name)]
+        assert code[:4] == importlib.util.MAGIC_NUMBER
+        assert int.from_bytes(code[4:8], "little") == 1
+    # What a stack trace names is where Lambda has it.
+    assert (
+        b"/var/task/bridge_lambda/handler.py"
+        in built.files[importlib.util.cache_from_source("bridge_lambda/handler.py")]
+    )
+
+
+def test_byte_code_is_not_part_of_what_names_the_artefact(built: Artefact) -> None:
+    sources = {name: body for name, body in built.files.items() if not name.endswith(".pyc")}
+    assert Artefact(sources).key == built.key
+
+
+def test_botocore_is_left_with_the_services_that_the_functions_call(built: Artefact) -> None:
+    described = {name.split("/")[2] for name in built.files if re.match(r"botocore/data/[^/]+/", name)}
+    assert described == artefact.SERVICES
+    called = {
+        service
+        for body in own_files({}).values()
+        for service in re.findall(r"""_client\(\s*"([a-z0-9]+)\"""", body.decode())
+    }
+    assert called == artefact.SERVICES
 
 
 def test_nothing_of_the_project_but_the_bridge_is_in_it(built: Artefact) -> None:
-    ours = {name for name in built.files if name.split("/")[0] in ("bridge_lambda", "config", "infra", "streaming_job")}
+    packages = ("bridge_lambda", "config", "infra", "streaming_job")
+    ours = {name for name in built.files if name.split("/")[0] in packages and name.endswith(".py")}
     assert {name for name in ours if not name.startswith("bridge_lambda/")} == {
         "config/__init__.py",
         "config/limits.py",
@@ -59,6 +89,11 @@ def test_the_artefact_keeps_to_its_budget_or_says_so(built: Artefact) -> None:
     assert artefact.within_budget(built).size <= artefact.BYTES_MAX
     with pytest.raises(ArtefactError, match="its budget is 1000"):
         artefact.within_budget(built, 1_000)
+
+
+def test_a_source_that_cannot_be_compiled_is_named() -> None:
+    with pytest.raises(ArtefactError, match=r"broken\.py"):
+        artefact.compiled({"broken.py": b"def ("})
 
 
 def test_the_handler_imports_from_the_artefacts_own_code(tmp_path: Path) -> None:
