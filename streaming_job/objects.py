@@ -12,7 +12,7 @@ _Found = TypeVar("_Found")
 
 
 class BucketUnreadableError(LakestreamError):
-    """S3 did not give what was asked for: no such bucket, no permission, no answer."""
+    """S3 did not give or take an object: no such bucket, no permission, no answer."""
 
 
 class ObjectGoneError(BucketUnreadableError):
@@ -62,6 +62,14 @@ class Bucket:
 
         return self._said(name, get)
 
+    def put(self, name: str, body: bytes) -> None:
+        """Whole or not at all, in place of what had this name."""
+        self._said(name, lambda: self._client.put_object(Bucket=self.name, Key=name, Body=body))
+
+    def delete(self, name: str) -> None:
+        """Harmless where it is gone."""
+        self._said(name, lambda: self._client.delete_object(Bucket=self.name, Key=name))
+
     def _pages(self, **wanted: str) -> Iterator[dict[str, Any]]:
         pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, **wanted))
         while (page := self._said(wanted["Prefix"], lambda: next(pages, None))) is not None:
@@ -88,7 +96,7 @@ def _ms(moment: Any) -> int:
 _GONE: Final = frozenset({"NoSuchKey", "PreconditionFailed", "404"})
 _MENDS: Final = {
     "NoSuchBucket": "check `bucket` in the configuration, or name one with --bucket",
-    "AccessDenied": "this needs s3:ListBucket on the bucket, s3:GetObject on the objects, kms:Decrypt on their key",
+    "AccessDenied": "this needs s3:ListBucket on the bucket, s3:GetObject or PutObject on the objects, and their key",
     "InvalidObjectState": "it lies in an archive class: restore it, or begin later",
     "PreconditionFailed": "an object was replaced meanwhile; ask again",
 }

@@ -1,9 +1,11 @@
 """Reading a DynamoDB table whole: a parallel Scan that keeps to a budget of read capacity."""
 
+import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -53,35 +55,58 @@ class CapacityBudget:
             self.sleep(wait_s)
 
 
+@dataclass(frozen=True)
+class Page:
+    segment: int
+    items: Sequence[Item]
+    after: Item | None
+    """Where the segment goes on; None at its end."""
+
+
 def scan(client: DynamoReader, table: str, *, segments: int, budget: CapacityBudget) -> Iterator[Sequence[Item]]:
     """Every item of the table, a page at a time, the segments read side by side."""
-    pages: queue.Queue[Sequence[Item] | Exception | None] = queue.Queue(maxsize=_PAGES_WAITING_MAX)
+    whole = dict.fromkeys(range(segments))
+    for page in scan_segments(client, table, whole, segments=segments, budget=budget, is_consistent=False):
+        yield page.items
+
+
+def scan_segments(
+    client: DynamoReader,
+    table: str,
+    wanted: Mapping[int, Item | None],
+    *,
+    segments: int,
+    budget: CapacityBudget,
+    is_consistent: bool,
+) -> Iterator[Page]:
+    """These segments side by side, each from behind an item, or from its beginning."""
+    pages: queue.Queue[Page | Exception] = queue.Queue(maxsize=_PAGES_WAITING_MAX)
     stop = threading.Event()
 
-    def read(segment: int) -> None:
+    def read(segment: int, after: Item | None) -> None:
+        request = {
+            "TableName": table, "Segment": segment, "TotalSegments": segments, "ConsistentRead": is_consistent
+        }  # fmt: skip
         try:
-            for page in _segment_pages(client, table, segment, segments, budget):
+            for page in _pages(client, request, after, budget):
                 _put(pages, page, stop)
                 if stop.is_set():
                     return
-            _put(pages, None, stop)
         except (ClientError, BotoCoreError) as error:
             _put(pages, error, stop)
 
-    threads = [threading.Thread(target=read, args=(segment,), name=f"scan-{segment}") for segment in range(segments)]
+    threads = [threading.Thread(target=read, args=part, name=f"scan-{part[0]}") for part in wanted.items()]
     for thread in threads:
         thread.start()
     try:
-        yield from _until_all_ended(pages, segments, table)
+        yield from _until_all_ended(pages, len(wanted), table)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
 
 
-def _until_all_ended(
-    pages: "queue.Queue[Sequence[Item] | Exception | None]", segments: int, table: str
-) -> Iterator[Sequence[Item]]:
+def _until_all_ended(pages: "queue.Queue[Page | Exception]", segments: int, table: str) -> Iterator[Page]:
     ended = 0
     while ended < segments:
         page = pages.get()
@@ -90,10 +115,8 @@ def _until_all_ended(
                 f"cannot scan {table}: {' '.join(str(page).split())}",
                 hint="the role needs dynamodb:Scan and BatchGetItem on it",
             ) from page
-        if page is None:
-            ended += 1
-        else:
-            yield page
+        ended += page.after is None
+        yield page
 
 
 def _put(pages: "queue.Queue[Any]", page: Any, stop: threading.Event) -> None:
@@ -105,19 +128,35 @@ def _put(pages: "queue.Queue[Any]", page: Any, stop: threading.Event) -> None:
         return
 
 
-def _segment_pages(
-    client: DynamoReader, table: str, segment: int, segments: int, budget: CapacityBudget
-) -> Iterator[Sequence[Item]]:
-    start: dict[str, Any] = {}
+def _pages(
+    client: DynamoReader, request: Mapping[str, Any], after: Item | None, budget: CapacityBudget
+) -> Iterator[Page]:
     while True:
-        page = client.scan(
-            TableName=table, Segment=segment, TotalSegments=segments, ReturnConsumedCapacity="TOTAL", **start
-        )
-        budget.spend(page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0))
-        yield page["Items"]
-        if "LastEvaluatedKey" not in page:
+        start = {"ExclusiveStartKey": after} if after is not None else {}
+        answer = client.scan(**request, **start, ReturnConsumedCapacity="TOTAL")
+        budget.spend(answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0))
+        after = answer.get("LastEvaluatedKey")
+        yield Page(request["Segment"], answer["Items"], after)
+        if after is None:
             return
-        start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+
+def key_written(key: Mapping[str, Any]) -> str:
+    """An item's key as text, binary attributes and all."""
+    return json.dumps(key, default=_as_base64)
+
+
+def key_read(text: str) -> Item:
+    """What `key_written` wrote, as a client takes it."""
+    return {
+        name: {"B": b64decode(typed["B"])} if "B" in typed else dict(typed) for name, typed in json.loads(text).items()
+    }
+
+
+def _as_base64(value: object) -> str:
+    if isinstance(value, bytes):
+        return b64encode(value).decode("ascii")
+    raise TypeError(type(value).__name__)
 
 
 def read_consistently(client: DynamoReader, table: str, keys: Sequence[Item], budget: CapacityBudget) -> list[Item]:

@@ -7,9 +7,7 @@
    the source was read: what was read had then passed. Otherwise it is unproven, never equal.
 """
 
-import json
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +21,15 @@ from bridge_lambda.images import encode, parse, restore
 from bridge_lambda.rules import TableRules
 from config.tables import TableConfig
 from streaming_job.operations.comparison import SOURCE_SCHEMA, Comparison, Finding, Suspect, comparison
-from streaming_job.operations.source_scan import CapacityBudget, DynamoReader, Item, read_consistently, scan
+from streaming_job.operations.source_scan import (
+    CapacityBudget,
+    DynamoReader,
+    Item,
+    key_read,
+    key_written,
+    read_consistently,
+    scan,
+)
 
 EXAMPLES_MAX: Final = 10
 SETTLED_MAX: Final = 20_000
@@ -138,7 +144,7 @@ class Verification:
                     {
                         "key": [self._key(item) for item in admitted],
                         "digest": [self._digest(item) for item in admitted],
-                        "address": [json.dumps(self._address(item), default=_encoded) for item in admitted],
+                        "address": [key_written(self._address(item)) for item in admitted],
                     },
                     schema=SOURCE_SCHEMA,
                 )
@@ -195,11 +201,11 @@ class Verification:
     def _known_address(self, suspect: Suspect) -> Item | None:
         """Where to find the item again; a row of the lake alone says it only where its key is not masked."""
         if suspect.address is not None:
-            return _decoded(json.loads(suspect.address))
+            return key_read(suspect.address)
         if any(attribute.name in self.rules.masks for attribute in self.config.key):
             return None
         types = {f"/{attribute.name}": "B" for attribute in self.config.key if attribute.type == "B"}
-        return _decoded(restore(parse(suspect.key), types))
+        return key_read(key_written(restore(parse(suspect.key), types)))
 
 
 @dataclass
@@ -225,14 +231,3 @@ def classify(source_digest: str | None, row: LakeRow | None) -> Finding | None:
     if row.digest != source_digest:
         return Finding.STALE
     return None if row.intact else Finding.DIFFERENT
-
-
-def _encoded(value: object) -> str:
-    """A binary key attribute as text; `_decoded` turns it back."""
-    if isinstance(value, bytes):
-        return b64encode(value).decode("ascii")
-    raise TypeError(type(value).__name__)
-
-
-def _decoded(address: Mapping[str, Any]) -> Item:
-    return {name: {"B": b64decode(typed["B"])} if "B" in typed else dict(typed) for name, typed in address.items()}

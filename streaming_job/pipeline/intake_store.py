@@ -1,19 +1,20 @@
 """Where handed-over work lies: a folder of the lake, or a prefix of a bucket. Objects appear whole or not at all."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from config.errors import ConfigurationError, LakestreamError
 from config.settings import Settings
 from streaming_job.aws import client
+from streaming_job.objects import Bucket, BucketUnreadableError, ObjectGoneError
 
 _FOLDER: Final = "intake"
 _HALF: Final = ".half"
-_S3: Final = ("s3", "s3a")
+_SCHEME: Final = "s3://"
+_Found = TypeVar("_Found")
 
 
 class IntakeUnreachableError(LakestreamError):
@@ -33,35 +34,28 @@ class IntakeStore(Protocol):
         """Harmless where it is gone."""
 
 
-class _ForeignObjects:
-    """Objects of any bucket, for pieces that lie where they were made."""
+class _S3:
+    """Objects of any bucket: pieces may lie where they were made."""
 
     def __init__(self, settings: Settings) -> None:
         self._aws = settings.aws
         self._client: Any = None
 
-    def client(self) -> Any:
-        """Made when it is first needed: a lake in a folder may never need one."""
+    def bucket(self, name: str) -> Bucket:
+        """The client is made when it is first needed: a lake in a folder may never need one."""
         if self._client is None:
             self._client = client(self._aws, "s3")
-        return self._client
+        return Bucket(self._client, name)
 
-    def get(self, bucket: str, key: str) -> bytes | None:
-        try:
-            body: bytes = self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-                return None
-            raise _unreachable(f"s3://{bucket}/{key}", error) from error
-        except BotoCoreError as error:
-            raise _unreachable(f"s3://{bucket}/{key}", error) from error
-        return body
+    def get(self, address: str) -> bytes | None:
+        name, key = split(address)
+        return _said(lambda: body_of(self.bucket(name), key))
 
 
 class FolderStore:
-    def __init__(self, root: Path, foreign: _ForeignObjects) -> None:
+    def __init__(self, root: Path, s3: _S3) -> None:
         self._root = root
-        self._foreign = foreign
+        self._s3 = s3
 
     def names(self, prefix: str) -> list[str]:
         folder = self._root / prefix.rpartition("/")[0]
@@ -69,8 +63,8 @@ class FolderStore:
         return sorted(name for name in found if name.startswith(prefix) and not name.endswith(_HALF))
 
     def get(self, address: str) -> bytes | None:
-        if address.startswith("s3://"):
-            return self._foreign.get(*split(address))
+        if address.startswith(_SCHEME):
+            return self._s3.get(address)
         try:
             return (self._root / address).read_bytes()
         except FileNotFoundError:
@@ -87,71 +81,73 @@ class FolderStore:
                 os.fsync(file.fileno())
             half.replace(path)
         except OSError as error:
-            raise _unreachable(str(path), error) from error
+            raise IntakeUnreachableError(
+                f"{path}: {error.strerror}", hint="both the job and the command must write there"
+            ) from error
 
     def delete(self, name: str) -> None:
         (self._root / name).unlink(missing_ok=True)
 
 
 class BucketStore:
-    def __init__(self, bucket: str, prefix: str, foreign: _ForeignObjects) -> None:
-        self._bucket = bucket
+    def __init__(self, bucket: str, prefix: str, s3: _S3) -> None:
+        self._name = bucket
         self._prefix = prefix
-        self._foreign = foreign
+        self._s3 = s3
+
+    @property
+    def _bucket(self) -> Bucket:
+        return self._s3.bucket(self._name)
 
     def names(self, prefix: str) -> list[str]:
-        pages = self._foreign.client().get_paginator("list_objects_v2")
-        try:
-            keys = [
-                entry["Key"]
-                for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-                for entry in page.get("Contents", ())
-            ]
-        except (ClientError, BotoCoreError) as error:
-            raise _unreachable(f"s3://{self._bucket}/{self._prefix}", error) from error
-        return sorted(key.removeprefix(self._prefix) for key in keys)
+        found = _said(lambda: [entry.name for entry in self._bucket.listed(self._prefix + prefix)])
+        return sorted(name.removeprefix(self._prefix) for name in found)
 
     def get(self, address: str) -> bytes | None:
-        bucket, key = split(address) if address.startswith("s3://") else (self._bucket, self._prefix + address)
-        return self._foreign.get(bucket, key)
+        if address.startswith(_SCHEME):
+            return self._s3.get(address)
+        return _said(lambda: body_of(self._bucket, self._prefix + address))
 
     def put(self, name: str, body: bytes) -> None:
-        try:
-            self._foreign.client().put_object(Bucket=self._bucket, Key=self._prefix + name, Body=body)
-        except (ClientError, BotoCoreError) as error:
-            raise _unreachable(f"s3://{self._bucket}/{self._prefix}{name}", error) from error
+        _said(lambda: self._bucket.put(self._prefix + name, body))
 
     def delete(self, name: str) -> None:
-        try:
-            self._foreign.client().delete_object(Bucket=self._bucket, Key=self._prefix + name)
-        except (ClientError, BotoCoreError) as error:
-            raise _unreachable(f"s3://{self._bucket}/{self._prefix}{name}", error) from error
+        _said(lambda: self._bucket.delete(self._prefix + name))
 
 
 def store_of(settings: Settings) -> IntakeStore:
     """Beside the tables where they lie by path; in the bucket where a catalog holds them."""
-    lake, foreign = settings.lake, _ForeignObjects(settings)
+    lake, s3 = settings.lake, _S3(settings)
     if lake.root is not None:
         address = urlsplit(lake.root)
-        if address.scheme in _S3:
-            return BucketStore(address.netloc, f"{address.path.strip('/')}/{_FOLDER}/".lstrip("/"), foreign)
+        if address.scheme in ("s3", "s3a"):
+            return BucketStore(address.netloc, f"{address.path.strip('/')}/{_FOLDER}/".lstrip("/"), s3)
         if address.scheme in ("", "file"):
-            return FolderStore(Path(address.path) / _FOLDER, foreign)
+            return FolderStore(Path(address.path) / _FOLDER, s3)
     if settings.bucket is None:
         raise ConfigurationError(
             "there is no place to hand work over to the job", hint="add `bucket: {name: …}` to the job's configuration"
         )
     name = f"{lake.catalog}.{lake.schema_}" if lake.root is None else lake.root.rstrip("/").rpartition("/")[2]
-    return BucketStore(settings.bucket.name, f"{_FOLDER}/{name}/", foreign)
+    return BucketStore(settings.bucket.name, f"{_FOLDER}/{name}/", s3)
 
 
 def split(address: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`."""
-    bucket, _, key = address.removeprefix("s3://").partition("/")
+    bucket, _, key = address.removeprefix(_SCHEME).partition("/")
     return bucket, key
 
 
-def _unreachable(place: str, error: Exception) -> IntakeUnreachableError:
-    return IntakeUnreachableError(
-        f"{place}: {' '.join(str(error).split())}", hint="both the job and the command must read and write there"
-    )
+def body_of(bucket: Bucket, name: str) -> bytes | None:
+    """None where there is no such object."""
+    try:
+        return bucket.body(name).content
+    except ObjectGoneError:
+        return None
+
+
+def _said(ask: Callable[[], _Found]) -> _Found:
+    try:
+        return ask()
+    except BucketUnreadableError as error:
+        raise IntakeUnreachableError(error.what, hint=error.hint) from error

@@ -274,9 +274,9 @@ def test_the_intake_lies_beside_the_tables_or_in_the_bucket_of_a_catalogs_lake(t
     assert isinstance(store_of(base), FolderStore)
     in_lake = store_of(settings_for(tmp_path, ["things"], **remote))
     assert isinstance(in_lake, BucketStore)
-    assert (in_lake._bucket, in_lake._prefix) == ("lake", "deep/intake/")
+    assert (in_lake._name, in_lake._prefix) == ("lake", "deep/intake/")
     in_bucket = store_of(settings_for(tmp_path, ["things"], **catalog, **bucket))
     assert isinstance(in_bucket, BucketStore)
-    assert (in_bucket._bucket, in_bucket._prefix) == ("bucket", "intake/c.s/")
+    assert (in_bucket._name, in_bucket._prefix) == ("bucket", "intake/c.s/")
     with pytest.raises(ConfigurationError, match="no place to hand work over"):
         store_of(settings_for(tmp_path, ["things"], **catalog))
