@@ -8,7 +8,6 @@ The owner's host and process are written down. A holder on this host whose proce
 its lease is taken at once; one on another host is waited for until it ends.
 """
 
-import json
 import os
 import socket
 import time
@@ -18,6 +17,7 @@ from typing import Final
 
 from streaming_job.errors import LeaseHeldError, LeaseLostError
 from streaming_job.pipeline.merge import LakeTable
+from streaming_job.pipeline.properties import read, written
 
 LEASE_PROPERTY: Final = "lakestream.lease"
 
@@ -61,8 +61,8 @@ def read_holding(table: LakeTable) -> Holding | None:
 
 
 def _read(properties: Mapping[str, str]) -> Holding | None:
-    text = properties.get(LEASE_PROPERTY)
-    return Holding(**json.loads(bytes.fromhex(text))) if text else None
+    value = read(properties.get(LEASE_PROPERTY))
+    return Holding(**value) if value else None
 
 
 def holder_of(properties: Mapping[str, str], now_ms: int) -> Owner | None:
@@ -73,11 +73,6 @@ def holder_of(properties: Mapping[str, str], now_ms: int) -> Owner | None:
 
 def _is_over(holding: Holding, now_ms: int) -> bool:
     return holding.until_ms <= now_ms or _is_gone(holding.owner)
-
-
-def _written(holding: Holding) -> str:
-    """In hexadecimal: Spark blacks out a property whose text has words like `token` or `secret` in it."""
-    return json.dumps(asdict(holding), sort_keys=True).encode().hex()
 
 
 class Lease:
@@ -151,7 +146,7 @@ class Lease:
     def _write(self, token: int, guard: Callable[[], None], until_ms: int | None = None) -> None:
         until = self._clock() + self._duration_ms if until_ms is None else until_ms
         holding = Holding(**asdict(self._owner), token=token, until_ms=until)
-        self._table.set_properties({LEASE_PROPERTY: _written(holding)}, guard)
+        self._table.set_properties({LEASE_PROPERTY: written(asdict(holding))}, guard)
         self._until_ms = until
 
     def _free_or_refuse(self) -> Holding | None:
