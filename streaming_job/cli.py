@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 it failed; 2 wrong usage or configuration, nothing was started; 3 what was started did not come
 up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify` could not settle everything;
-7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem.
+7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem; 9 `snapshot` or `replay` was not
+begun, since it could not end right; 130 interrupted.
 """
 
 import json
@@ -17,7 +18,7 @@ from rich.table import Table as RichTable
 from config.errors import LakestreamError
 from infra import deploy_cli
 from infra.local.cli import app as local_app
-from streaming_job.operations import cost, doctor, latency, redrive_command
+from streaming_job.operations import cost, doctor, latency, redrive_command, snapshot_command
 from streaming_job.operations.archive import app as archive_app
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
 app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)
 app.command(name="deploy", epilog=deploy_cli.EXIT_CODES)(deploy_cli.deploy)
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
+app.command(name="snapshot", epilog=snapshot_command.EXIT_CODES)(snapshot_command.snapshot)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
 ConfigOption = Annotated[

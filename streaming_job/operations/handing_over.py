@@ -1,7 +1,7 @@
 """The command's end of the intake: work is handed over and waited for; where no job takes it in, the command does."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -97,6 +97,7 @@ class Delivery:
         of_id: str,
         *,
         name: str,
+        hint: str = "run it again: what is in the lake already does not change",
         show: Show = lambda _: None,
     ) -> None:
         self._settings = settings
@@ -104,8 +105,10 @@ class Delivery:
         self._intake = intake
         self._id = of_id
         self._name = name
+        self._hint = hint
         self._show = show
         self._pieces: set[str] = set()
+        self._parts = 0
         self._cleanup = ExitStack()
         self._session: SparkSession | None = None
 
@@ -123,10 +126,22 @@ class Delivery:
             done = len(self._intake.done(self._id) & self._pieces)
             raise WithdrawnError(
                 f"interrupted: {done} of {len(self._pieces)} pieces are in the lake, the rest was withdrawn",
-                hint="run it again: what is in the lake already does not change",
+                hint=self._hint,
             ) from None
 
+    def expect(self, pieces: Sequence[str]) -> list[str]:
+        """Of what an earlier run wrote: all of it counts; what was not taken in then is to be handed over again."""
+        self._pieces.update(pieces)
+        done = self._intake.done(self._id)
+        return [piece for piece in pieces if piece not in done]
+
+    @property
+    def parts(self) -> int:
+        """How often something was handed over so far."""
+        return self._parts
+
     def hand_over(self, work: HandOver) -> None:
+        self._parts += 1
         self._pieces.update(piece.name for piece in work.pieces)
         self._intake.hand_over(work)
 
@@ -153,7 +168,7 @@ class Delivery:
             kept = f"; {total.parked:,} rows are parked and follow when their table is mended" if total.parked else ""
             raise NotTakenInError(
                 f"{len(total.failures)} of {total.pieces} pieces were not taken in whole, {name}: {why}{kept}",
-                hint="mend it and run this again: what is in the lake already does not change",
+                hint=f"mend it, then {self._hint}",
             )
         return total
 

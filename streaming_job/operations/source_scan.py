@@ -111,12 +111,16 @@ def _until_all_ended(pages: "queue.Queue[Page | Exception]", segments: int, tabl
     while ended < segments:
         page = pages.get()
         if isinstance(page, Exception):
-            raise SourceUnreadableError(
-                f"cannot scan {table}: {' '.join(str(page).split())}",
-                hint="the role needs dynamodb:Scan and BatchGetItem on it",
-            ) from page
+            raise unreadable(table, page) from page
         ended += page.after is None
         yield page
+
+
+def unreadable(table: str, error: Exception) -> SourceUnreadableError:
+    return SourceUnreadableError(
+        f"cannot scan {table}: {' '.join(str(error).split())}",
+        hint="the role needs dynamodb:Scan and BatchGetItem on it",
+    )
 
 
 def _put(pages: "queue.Queue[Any]", page: Any, stop: threading.Event) -> None:

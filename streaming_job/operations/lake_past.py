@@ -1,0 +1,50 @@
+"""What `history` of one table can be asked without reading it whole, by path without Spark."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+
+from config.settings import Settings
+from config.tables import TableConfig
+from streaming_job.pipeline.assembly import storage_options
+from streaming_job.pipeline.locations import Lake
+from streaming_job.spark import spark_session
+
+Exists = Callable[[str], bool]
+"""Whether a row fulfils this condition, asked of the table as it is committed now."""
+
+
+class HistoryPast:
+    def __init__(self, exists: Exists) -> None:
+        self._exists = exists
+
+    def has_change(self, generation: str, *, until_ms: int | None = None) -> bool:
+        created = f" AND _created_ms <= {until_ms}" if until_ms is not None else ""
+        # `.` follows `-`, which ends the generation in `_seq`.
+        return self._exists(f"_op <> 'SNAPSHOT' AND _seq > '{generation}-' AND _seq < '{generation}.'{created}")
+
+    def has_newer_than(self, generation: str) -> bool:
+        return self._exists(f"_op <> 'SNAPSHOT' AND _seq > '{generation}.'")
+
+
+def past_of(settings: Settings, table: TableConfig, cleanup: ExitStack) -> HistoryPast:
+    location = Lake(settings.lake).of(table).history
+    path = location.path
+    if path is not None:
+        return HistoryPast(lambda condition: _exists_by_path(path, storage_options(settings, path), condition))
+    spark = cleanup.enter_context(spark_session("lakestream", settings.spark))
+
+    def exists(condition: str) -> bool:
+        return spark.catalog.tableExists(location.sql) and not spark.table(location.sql).where(condition).isEmpty()
+
+    return HistoryPast(exists)
+
+
+def _exists_by_path(path: str, storage: dict[str, str], condition: str) -> bool:
+    if not DeltaTable.is_deltatable(path, storage):
+        return False
+    history = QueryBuilder().register("history", DeltaTable(path, storage_options=storage))
+    found = history.execute(f"SELECT 1 AS one FROM history WHERE {condition} LIMIT 1")  # noqa: S608 - ours
+    return pa.table(found.read_all()).num_rows > 0
