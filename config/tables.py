@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from config.errors import ConfigurationError
+from config.time_formats import time_format
 from config.yaml_files import load_model
 
 AttributePath = Annotated[str, StringConstraints(min_length=1)]
@@ -152,6 +153,8 @@ class ColumnRule(Frozen):
             raise ValueError("unit goes with timestamp")
         if self.format is not None and (self.type not in ("timestamp", "date") or self.unit is not None):
             raise ValueError("format goes with timestamp or date, and not with unit")
+        if self.format is not None:
+            time_format(self.format)
         if self.type.startswith("decimal"):
             precision, scale = map(int, self.type[8:-1].split(","))
             if scale > precision:

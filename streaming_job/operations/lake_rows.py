@@ -1,20 +1,31 @@
 """`current` of one table as the operations read it, by Spark: deletion vectors, catalogs and all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.errors import LakestreamError
 from streaming_job.operations.verify import LakeRow
-from streaming_job.pipeline.current import row_digest
+from streaming_job.pipeline.arrow import pc, table
 from streaming_job.pipeline.locations import TableLocations
+from streaming_job.pipeline.row_digest import row_digests
 
 
 class NoTableError(LakestreamError):
     """The lake has no such table yet."""
+
+
+def _judged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Of each row its key and digest, and whether its columns still give the digest they were written with."""
+    for batch in batches:
+        rows = pa.Table.from_batches([batch])
+        intact = pc.coalesce(pc.equal(row_digests(rows), rows["_row_digest"]), False)
+        judged = table({"key": rows["_key"], "digest": rows["_digest"], "intact": intact})
+        yield from judged.to_batches()
 
 
 class SparkLakeRows:
@@ -36,8 +47,7 @@ class SparkLakeRows:
 
     def _live(self) -> DataFrame:
         rows = self._read(self._locations.current.sql).where("NOT _deleted")
-        intact = F.coalesce(row_digest(rows.columns) == F.col("_row_digest"), F.lit(False))
-        return rows.select(F.col("_key").alias("key"), F.col("_digest").alias("digest"), intact.alias("intact"))
+        return rows.mapInArrow(_judged, "key string, digest string, intact boolean")
 
     def _read(self, table: str) -> DataFrame:
         """As committed now: a table by path is looked up anew each time."""

@@ -6,19 +6,17 @@ from functools import cached_property
 import pyarrow as pa
 from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from config.settings import Settings
-from config.tables import LakeRules, TableConfig
+from config.tables import TableConfig
 from streaming_job.aws import client
 from streaming_job.errors import HalfATableError
 from streaming_job.pipeline import current, history, parking, rejects, schema_log
-from streaming_job.pipeline.changes import collect, lay_out
+from streaming_job.pipeline.changes import as_source_rows
 from streaming_job.pipeline.claims import Resolver, S3Objects
-from streaming_job.pipeline.columnar import Columnar
-from streaming_job.pipeline.decode import decode
+from streaming_job.pipeline.decode import Decoder
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
@@ -28,7 +26,7 @@ from streaming_job.pipeline.merge_rust import RustTable
 from streaming_job.pipeline.merge_spark import SparkTable
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import AfterStep
-from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Task, Upkeep, compaction, purge, vacuum
+from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Upkeep, upkeep_of
 from streaming_job.pipeline.writer import TableParts, TableWriter
 
 
@@ -49,13 +47,8 @@ class Assembly:
         self._clock = clock
         self._after_step = after_step
         self.lake = Lake(settings.lake)
-        self._tables = tables
+        self.decoder = Decoder(tables)
         self.upkeep = Upkeep(settings.upkeep, clock)
-
-    def decoded(self, rows: DataFrame) -> DataFrame:
-        """Only a strict table's change may still become a reject after it was decoded."""
-        strict = [name for name, config in self._tables.items() if config.lake.strict]
-        return lay_out(decode(rows, self._tables), strict)
 
     def lane(self, config: TableConfig) -> TableLane:
         return TableLane(
@@ -84,7 +77,6 @@ class Assembly:
         table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
         past = self.open_table(rules.engine, history.spec(places.history, log))
         lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
-        columnar = Columnar(self._spark, Flattener(config))
         # Last, so that a table that cannot be opened leaves no lease behind.
         lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
         _apply(feed, table, lease.check)
@@ -92,14 +84,16 @@ class Assembly:
             self._spark.sql(
                 f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
             )
-        self.upkeep.take_on(self._tasks(rules, table, past, lease.check))
+        self.upkeep.take_on(
+            upkeep_of(table, past, rules, self._settings.upkeep, self._clock, guard=lease.check), config.table
+        )
         return TableWriter(
             config,
             TableParts(
                 current=table,
                 history=past,
                 lease=lease,
-                columnar=columnar,
+                flattener=Flattener(config),
                 schema_log=SchemaLog(self._schema_changes, config.table),
                 resolver=Resolver(self._objects, self._decode_again),
                 clock=self._clock,
@@ -125,13 +119,6 @@ class Assembly:
             return SparkDeltaTable.isDeltaTable(self._spark, str(place))
         return DeltaTable.is_deltatable(str(place), storage_options(self._settings, str(place)))
 
-    def _tasks(self, rules: LakeRules, table: LakeTable, past: LakeTable, guard: Guard) -> list[Task]:
-        settings = self._settings.upkeep
-        due = [purge(table, rules, settings, self._clock, guard)]
-        due += [compaction(each, settings, guard) for each in (table, past)]
-        due += [vacuum(each, settings, self._clock, guard) for each in (table, past)]
-        return [task for task in due if task is not None]
-
     @cached_property
     def _rejects(self) -> LakeTable:
         return self.open_table(self._shared_engine, rejects.spec(self.lake.shared("rejects")))
@@ -156,15 +143,7 @@ class Assembly:
         return S3Objects(client(aws, "s3", attempts=attempts))
 
     def _decode_again(self, changes: pa.Table) -> pa.Table:
-        rows = self._spark.createDataFrame(changes).select(
-            F.lit(None).cast("string").alias("partitionKey"),
-            "data",
-            "stream",
-            F.col("shard").alias("shardId"),
-            F.col("kinesis_seq").alias("sequenceNumber"),
-            F.timestamp_millis("arrival_ms").alias("approximateArrivalTimestamp"),
-        )
-        return collect(self.decoded(rows))
+        return self.decoder.changes(as_source_rows(changes))
 
 
 def partition_of(place: Location, places: TableLocations) -> tuple[str, ...]:

@@ -12,13 +12,15 @@ import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.pipeline import dedupe, rejects
 from streaming_job.pipeline.arrow import pc
 from streaming_job.pipeline.assembly import Assembly
-from streaming_job.pipeline.changes import collect
+from streaming_job.pipeline.changes import SCHEMA, SOURCE
+from streaming_job.pipeline.decode import Decoder
 from streaming_job.pipeline.lane import TableLane, TableReport
 from streaming_job.pipeline.lease import Clock, Owner
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch, go_on
@@ -134,12 +136,12 @@ class Pipeline:
     def _read(self, frame: DataFrame, report: BatchReport) -> Iterator[pa.Table]:
         """1. Decode: the source is read exactly once. A crash here leaves nothing."""
         watch = Stopwatch(self._after_step)
+        rows = frame.select(*SOURCE)
         with watch.step(Step.DECODE):
-            laid_out = self._assembly.decoded(frame)
             if self._is_bounded:
-                slices = iter([collect(laid_out)])
+                slices = iter([self._assembly.decoder.changes(rows.toArrow())])
             else:
-                slices = cut(laid_out, self._settings.pipeline.slice_bytes_max)
+                slices = cut(rows, self._tables, self._settings.pipeline.slice_bytes_max)
         report.spend(watch.spent_ms)
         for changes in slices:
             if changes.num_rows:
@@ -172,24 +174,34 @@ class Pipeline:
         return done
 
 
-def cut(laid_out: DataFrame, bytes_max: int) -> Iterator[pa.Table]:
-    """A batch of unknown size, kept by Spark and handed over in slices by key: all of a key's changes in one slice."""
+def cut(rows: DataFrame, tables: Mapping[str, TableConfig], bytes_max: int) -> Iterator[pa.Table]:
+    """A batch of unknown size, decoded where its rows are, kept by Spark and handed over in slices by key.
+
+    All of a key's changes are in one slice.
+    """
+
+    def decoded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        decoder = Decoder(tables)
+        for batch in batches:
+            yield from decoder.changes(pa.Table.from_batches([batch])).to_batches()
+
+    changes = rows.mapInArrow(decoded, from_arrow_schema(SCHEMA))
     try:
-        laid_out.persist()
+        changes.persist()
     except PySparkException:
         # Serverless compute keeps nothing between queries; there the source's own bounds must do.
-        yield collect(laid_out)
+        yield changes.toArrow().cast(SCHEMA)
         return
     try:
         lengths = [F.coalesce(F.length(name), F.lit(0)) for name in ("new", "old", "data", "key", "types")]
-        total = laid_out.agg(F.sum(sum(lengths, F.lit(500)))).collect()[0][0] or 0
+        total = changes.agg(F.sum(sum(lengths, F.lit(500)))).collect()[0][0] or 0
         slices = max(1, math.ceil(total / bytes_max))
         position = F.when(F.col("reject").isNotNull(), F.col("kinesis_seq"))
         number = F.pmod(F.xxhash64("table", "key", position), F.lit(slices))
         for slice_ in range(slices):
-            yield collect(laid_out.where(number == slice_))
+            yield changes.where(number == slice_).toArrow().cast(SCHEMA)
     finally:
-        laid_out.unpersist()
+        changes.unpersist()
 
 
 def batch_name(changes: pa.Table) -> str:

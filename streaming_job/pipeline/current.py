@@ -4,20 +4,19 @@ One guarded MERGE serves upserts and deletes. A delete leaves a tombstone, so th
 something newer than itself.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import BooleanType, LongType, StringType, StructType, TimestampType
 
 from config.tables import DeleteRule, LakeRules
 from streaming_job.pipeline.arrow import Column as Values
 from streaming_job.pipeline.arrow import moment, pc, repeated, replaced, table
+from streaming_job.pipeline.flatten import Flattened
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Guard, LakeTable, Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.merge_rust import arrow_schema
+from streaming_job.pipeline.row_digest import row_digests
 
 SYSTEM: Final = (
     StructType()
@@ -63,34 +62,19 @@ def missing_columns(present: StructType, wanted: StructType) -> StructType:
     return StructType([field for field in wanted.fields if field.name.lower() not in have])
 
 
-def row_digest(columns: Sequence[str]) -> Column:
-    """Of an item's columns as they are written: null ones do not count, so a column added later changes nothing.
-
-    `verify` computes it again from the table; the JSON form fixes what a session's settings would change.
-    """
-    ordered = sorted(name for name in columns if name not in SYSTEM.names or name == "_rescued")
-    fixed = {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'", "ignoreNullFields": "true"}
-    return F.sha2(F.to_json(F.struct(*(F.col(f"`{name}`") for name in ordered)), fixed), 256)
-
-
-def rows(flattened: DataFrame, columns: StructType) -> DataFrame:
-    """What `current` holds, from what flattening gives, but for the time. `columns` are the item's."""
-    change = {name: F.col(f"_change.{name}") for name in ("op", "keeps_row")}
-    is_deleted = (change["op"] == "REMOVE") & ~change["keeps_row"]
-    passed = {name: F.col(f"_change.{_PASSED.get(name, name[1:])}") for name in SYSTEM.names}
-    ours = passed | {
+def rows(changes: pa.Table, flattened: Flattened, ingest_ms: int) -> pa.Table:
+    """What `current` holds of these changes; `flattened` are their items."""
+    items = dict(zip(flattened.schema.names, flattened.columns, strict=True))
+    is_deleted = pc.and_(pc.equal(changes["op"], "REMOVE"), pc.invert(changes["keeps_row"]))
+    digests = row_digests(table({**items, "_rescued": flattened.rescued}))
+    ours = {
         "_deleted": is_deleted,
-        "_row_digest": F.when(~is_deleted, row_digest([*columns.names, "_rescued"])),
-        "_ingest_ts": F.lit(None).cast("timestamp"),
-        "_rescued": F.col("_rescued"),
+        "_row_digest": pc.if_else(is_deleted, pa.scalar(None, pa.string()), digests),
+        "_ingest_ts": moment(ingest_ms, changes.num_rows),
+        "_rescued": flattened.rescued,
     }
-    items = [F.col(f"`{name}`") for name in columns.names]
-    return flattened.select(*(ours[name].alias(name) for name in SYSTEM.names), *items)
-
-
-def stamped(collected: pa.Table, ingest_ms: int) -> pa.Table:
-    """The time of writing. In the plan it would be a new program each batch, for Spark to compile."""
-    return replaced(collected, "_ingest_ts", moment(ingest_ms, collected.num_rows))
+    passed = {name: changes[_PASSED.get(name, name[1:])] for name in SYSTEM.names if name not in ours}
+    return table({**{name: (ours | passed)[name] for name in SYSTEM.names}, **items})
 
 
 def write(into: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:

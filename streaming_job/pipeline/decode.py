@@ -1,149 +1,201 @@
-"""The source's rows become changes; what cannot be one becomes a reject with its reason, beside its bytes.
+"""The source's rows become changes; what cannot be one becomes a reject with its reason, beside its bytes. Pure.
 
-The reader's half of the envelope (`config/envelope.schema.json`), strict; it shares no code with the writer. A reject
-has `reject` set and nothing in a change's columns; its stream, shard, sequence number, arrival and bytes stay.
+The reader's half of the envelope (`config/envelope.schema.json`), strict; it shares no code with the writer. Keys and
+images are taken as the text they stand in, number literals and all. A reject has `reject` set and nothing in a change's
+columns; its stream, shard, sequence number, arrival and bytes stay.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Any, Final
 
-from pyspark.sql import DataFrame
+import msgspec
+import pyarrow as pa
 
 from config.limits import GENERATION_DIGITS, SEQUENCE_DIGITS
 from config.tables import TableConfig
-from streaming_job.pipeline.columns import key_columns
-from streaming_job.pipeline.jsontext import (
-    STRICT_OPTIONS,
-    has_floats,
-    has_lone_surrogate,
-    is_in,
-    literal,
-    mark_floats,
-    quote,
-    unmark_floats,
-)
-from streaming_job.pipeline.keys import is_key_of, parsed_key
+from streaming_job.pipeline.arrow import pc, values
+from streaming_job.pipeline.changes import SCHEMA
+from streaming_job.pipeline.exact_json import NotJsonError, parse
+from streaming_job.pipeline.keys import KeyReader
 
 _VERSION: Final = 1
-_OPERATIONS: Final = ("INSERT", "MODIFY", "REMOVE", "SNAPSHOT")
-_FIELDS: Final[Mapping[str, str]] = {
-    "v": "int",
-    "rules": "string",
-    "table": "string",
-    "op": "string",
-    "id": "string",
-    "gen": "string",
-    "seq": "string",
-    "key": "string",
-    "new": "string",
-    "old": "string",
-    "types": "map<string,string>",
-    "digest": "string",
-    "ttl": "boolean",
-    "filtered": "boolean",
-    "created_ms": "bigint",
-    "origin_ms": "bigint",
-    "bridge_in_ms": "bigint",
-    "bridge_out_ms": "bigint",
-    "ref": "struct<bucket: string, key: string, bytes: bigint, sha256: string>",
-}
+_OPERATIONS: Final = frozenset({"INSERT", "MODIFY", "REMOVE", "SNAPSHOT"})
 _NEVER_NULL: Final = ("rules", "table", "op", "id", "gen", "seq", "key", "ttl", "filtered")
-_EXACT: Final = frozenset({"key", "new", "old"})
-"""Kept as JSON text, number literals and all."""
-
-_ENVELOPE: Final = ", ".join(f"`{name}`: {of_type}" for name, of_type in _FIELDS.items())
-_WRAPPED: Final = f"e array<struct<{_ENVELOPE}>>, z bigint, misfit string"
 _SHOWN_CHARS_MAX: Final = 100
 """Of a wrong value, in a reason."""
+_HALF_A_PAIR: Final = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+
+_Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-def decode(rows: DataFrame, tables: Mapping[str, TableConfig]) -> DataFrame:
-    """Columns: stream, shard, kinesis_seq, arrival_ms, data, reject, the envelope's (without `v`), change_seq."""
-    text = rows.selectExpr(
-        "stream",
-        "shardId AS shard",
-        "sequenceNumber AS kinesis_seq",
-        "unix_millis(approximateArrivalTimestamp) AS arrival_ms",
-        "data",
-        "CAST(data AS string) AS text",
-    )
-    floats = text.selectExpr("*", f"{has_floats('text')} AS has_floats")
-    parsed = floats.selectExpr("*", f"{_parse()} AS parsed")
-    envelope = parsed.selectExpr("*", "get(parsed.e, 0) AS e")
-    exact = {name: _exact(name) for name in _EXACT}
-    fields = ", ".join(f"{exact.get(name, f'e.`{name}`')} AS `{name}`" for name in _FIELDS)
-    read = envelope.selectExpr(*_POSITION, "text", "parsed", f"struct({fields}) AS e")
-    judged = read.selectExpr(*_POSITION, f"{_reject(tables)} AS reject", "e")
-    kept = judged.selectExpr(*_POSITION, "reject", "CASE WHEN reject IS NULL THEN e END AS e")
-    columns = [f"e.`{name}`" for name in _FIELDS if name != "v"]
-    return kept.selectExpr(*_POSITION, "reject", *columns, "concat(e.gen, '-', e.seq) AS change_seq")
+class _Ref(msgspec.Struct):
+    bucket: str
+    key: str
+    bytes: _Long
+    sha256: str
 
 
-_POSITION: Final = ("stream", "shard", "kinesis_seq", "arrival_ms", "data")
+class _Envelope(msgspec.Struct):
+    v: int
+    rules: str
+    table: str
+    op: str
+    id: str
+    gen: str
+    seq: str
+    ttl: bool
+    filtered: bool
+    key: msgspec.Raw = msgspec.Raw(b"null")
+    new: msgspec.Raw = msgspec.Raw(b"null")
+    old: msgspec.Raw = msgspec.Raw(b"null")
+    types: dict[str, str] | None = None
+    digest: str | None = None
+    created_ms: _Long | None = None
+    origin_ms: _Long | None = None
+    bridge_in_ms: _Long | None = None
+    bridge_out_ms: _Long | None = None
+    ref: _Ref | None = None
 
 
-def _parse() -> str:
-    """Between brackets with a hash behind: from_json stops after the first value and would pass over what follows."""
-    marked = f"CASE WHEN has_floats THEN {mark_floats('text')} ELSE text END"
-    wrapped = f"concat('{{\"e\":[', {marked}, '],\"z\":', xxhash64(text), '}}')"
-    return f"from_json({wrapped}, {literal(_WRAPPED)}, {_OPTIONS})"
+class _RejectedError(Exception):
+    """Says why a record is no change."""
 
 
-_OPTIONS: Final = "map(" + ", ".join(map(literal, [*STRICT_OPTIONS, "columnNameOfCorruptRecord", "misfit"])) + ")"
+_READ: Final = SCHEMA.names[6:]
+"""What the envelope says; before it stand the record's position, arrival, bytes and the reason of its rejection."""
 
 
-def _exact(name: str) -> str:
-    raw = f"e.`{name}`"
-    text = f"CASE WHEN has_floats THEN {unmark_floats(raw)} ELSE {raw} END"
-    return f"CASE WHEN contains({raw}, {_UNICODE}) THEN {_as_written(text)} ELSE {text} END" if name == "key" else text
+class Decoder:
+    def __init__(self, tables: Mapping[str, TableConfig]) -> None:
+        self._tables = {name: KeyReader(config) for name, config in tables.items()}
+        # Of these a change may still become a reject after it was decoded.
+        self._keeps_bytes = frozenset(name for name, config in tables.items() if config.lake.strict)
+        self._decode = msgspec.json.Decoder(_Envelope).decode
+
+    def changes(self, rows: pa.Table) -> pa.Table:
+        """In the order of the rows."""
+        rejects: list[str | None] = []
+        kept_bytes: list[bytes | None] = []
+        read: list[tuple[Any, ...]] = []
+        for data in values(rows, "data"):
+            try:
+                change, reason = self._change(data), None
+            except _RejectedError as error:
+                change, reason = _NOTHING, str(error)
+            table, ref = change[0], change[-1]
+            may_reject = reason is not None or ref is not None or table in self._keeps_bytes
+            rejects.append(reason)
+            kept_bytes.append(data if may_reject else None)
+            read.append(change)
+        arrival_ms = pc.divide(_micros(rows), 1000)
+        positions = [rows["stream"], rows["shardId"], rows["sequenceNumber"], arrival_ms, kept_bytes, rejects]
+        columns = [*positions, *(zip(*read, strict=True) if read else ([] for _ in _READ))]
+        named = {field.name: _column(column, field.type) for field, column in zip(SCHEMA, columns, strict=True)}
+        changes: pa.Table = pa.table(named, schema=SCHEMA)
+        return changes
+
+    def _change(self, data: bytes | None) -> tuple[Any, ...]:
+        if data is None:
+            raise _RejectedError("no data")
+        try:
+            envelope = self._decode(data)
+            key, new, old = (_text(raw) for raw in (envelope.key, envelope.new, envelope.old))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _RejectedError(_why_unreadable(data)) from None
+        return self._checked(envelope, key, new, old)
+
+    def _checked(self, envelope: _Envelope, key: str | None, new: str | None, old: str | None) -> tuple[Any, ...]:
+        e, types = envelope, envelope.types or {}
+        if e.v != _VERSION:
+            raise _RejectedError(f"unknown envelope version {e.v}")
+        if key is None:
+            raise _RejectedError("key is missing")
+        if e.op not in _OPERATIONS:
+            raise _RejectedError(f"unknown operation {e.op[:_SHOWN_CHARS_MAX]}")
+        if not _is_digits(e.gen, GENERATION_DIGITS):
+            raise _RejectedError(f"no generation: {e.gen[:_SHOWN_CHARS_MAX]}")
+        if not _is_digits(e.seq, SEQUENCE_DIGITS):
+            raise _RejectedError(f"no sequence number: {e.seq[:_SHOWN_CHARS_MAX]}")
+        table = self._tables.get(e.table)
+        if table is None:
+            raise _RejectedError(f"no rules file for table {e.table[:_SHOWN_CHARS_MAX]}")
+        if not table.is_key(key, types):
+            raise _RejectedError("the key has other attributes or types than the rules say")
+        if e.op != "REMOVE" and new is None and e.ref is None:
+            raise _RejectedError("no image")
+        if (new is not None and new[0] != "{") or (old is not None and old[0] != "{"):
+            raise _RejectedError("an image is no object")
+        return (
+            e.table,
+            e.op,
+            e.id,
+            f"{e.gen}-{e.seq}",
+            key,
+            new,
+            old,
+            None if e.types is None else _as_text(types),
+            e.digest,
+            e.rules,
+            e.ttl,
+            e.filtered,
+            e.created_ms,
+            e.origin_ms,
+            e.bridge_in_ms,
+            e.bridge_out_ms,
+            None if e.ref is None else _as_text(e.ref),
+        )
 
 
-def _as_written(key: str) -> str:
-    """Where Spark wrote an escape, the text the envelope had: `_key` is that, to the byte.
-
-    Spark escapes characters beyond the basic plane, which the envelope does not, and control characters in capitals.
-    """
-    value = f"CASE left(m.value, 1) WHEN {_TEXT} THEN {quote('substring(m.value, 2)')} ELSE {_NUMBER} END"
-    members = f"transform(map_entries({parsed_key(key)}), m -> concat({quote('substring(m.key, 2)')}, ':', {value}))"
-    tokens = f"regexp_extract_all(concat('{{', array_join({members}, ','), '}}'), {literal(_ESCAPES)}, 0)"
-    return f"array_join(transform({tokens}, t -> CASE WHEN startswith(t, {_UNICODE}) THEN lower(t) ELSE t END), '')"
+_NOTHING: Final = (None,) * len(_READ)
 
 
-_ESCAPES: Final = r"\\u[0-9A-F]{4}|\\.|[^\\]++"
-_UNICODE: Final = literal(r"\u")
-_TEXT: Final = literal("'")
-_NUMBER: Final = "CASE WHEN left(m.value, 1) = '#' THEN substring(m.value, 2) ELSE m.value END"
+def _micros(rows: pa.Table) -> Any:
+    return pc.cast(rows["approximateArrivalTimestamp"].cast(pa.timestamp("us", "UTC")), pa.int64())
 
 
-def _reject(tables: Mapping[str, TableConfig]) -> str:
-    """The first reason why this is no change; null when it is one."""
-    one = "parsed.z = xxhash64(text) AND size(parsed.e) = 1 AND parsed.e[0] IS NOT NULL"
-    reasons = {
-        "data IS NULL": "'no data'",
-        "NOT is_valid_utf8(text)": "'not UTF-8'",
-        f"NOT coalesce({one}, false)": "'malformed JSON'",
-        has_lone_surrogate("text"): "'half a surrogate pair'",
-        f"coalesce(e.v != {_VERSION}, true)": "concat('unknown envelope version ', coalesce(CAST(e.v AS string), '?'))",
-        "parsed.misfit IS NOT NULL": "'a field has another type than the envelope says'",
-        **{f"e.`{name}` IS NULL": f"'{name} is missing'" for name in _NEVER_NULL},
-        f"NOT {is_in('e.op', _OPERATIONS)}": _shown("unknown operation ", "e.op"),
-        f"NOT e.gen RLIKE '^[0-9]{{{GENERATION_DIGITS}}}$'": _shown("no generation: ", "e.gen"),
-        f"NOT e.seq RLIKE '^[0-9]{{{SEQUENCE_DIGITS}}}$'": _shown("no sequence number: ", "e.seq"),
-        f"NOT {is_in('e.`table`', tables)}": _shown("no rules file for table ", "e.`table`"),
-        f"NOT {_is_key(tables)}": "'the key has other attributes or types than the rules say'",
-        "e.op != 'REMOVE' AND e.new IS NULL AND e.ref IS NULL": "'no image'",
-        "left(e.new, 1) != '{' OR left(e.old, 1) != '{'": "'an image is no object'",
-    }
-    return "CASE " + " ".join(f"WHEN {condition} THEN {reason}" for condition, reason in reasons.items()) + " END"
+def _column(held: Any, of_type: Any) -> Any:
+    return held.cast(of_type) if isinstance(held, pa.ChunkedArray | pa.Array) else pa.array(held, of_type)
 
 
-def _is_key(tables: Mapping[str, TableConfig]) -> str:
-    cases = (
-        f"WHEN {literal(name)} THEN {is_key_of(key_columns(config), 'e.key', 'e.types')}"
-        for name, config in tables.items()
-    )
-    return f"CASE e.`table` {' '.join(cases)} ELSE false END"
+def _text(raw: msgspec.Raw) -> str | None:
+    text = str(raw, "utf-8")
+    return None if text == "null" else text
 
 
-def _shown(what: str, value: str) -> str:
-    return f"concat({literal(what)}, left({value}, {_SHOWN_CHARS_MAX}))"
+def _as_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode() if value else "{}"
+
+
+def _is_digits(text: str, count: int) -> bool:
+    return len(text) == count and text.isascii() and text.isdigit()
+
+
+def _why_unreadable(data: bytes) -> str:
+    """Of a record that is no envelope: the first thing that is wrong with it."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    try:
+        fields = parse(text)
+    except NotJsonError:
+        return "half a surrogate pair" if _HALF_A_PAIR.search(text) and _is_json_but_for_halves(text) else _MALFORMED
+    if not isinstance(fields, dict):
+        return _MALFORMED
+    if fields.get("v") != _VERSION:
+        return f"unknown envelope version {str(fields.get('v', '?'))[:_SHOWN_CHARS_MAX]}"
+    missing = [name for name in _NEVER_NULL if fields.get(name) is None]
+    return f"{missing[0]} is missing" if missing else "a field has another type than the envelope says"
+
+
+_MALFORMED: Final = "malformed JSON"
+
+
+def _is_json_but_for_halves(text: str) -> bool:
+    """JSON can escape half a character, which UTF-8 cannot hold."""
+    try:
+        parse(_HALF_A_PAIR.sub(r"\\u00", text))
+    except NotJsonError:
+        return False
+    return True

@@ -1,58 +1,74 @@
-"""SQL over a change's `key`, the canonical JSON text of the primary key's attributes."""
+"""A change's `key`: the canonical JSON text of the primary key's attributes. Pure."""
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from pyspark.sql.types import DoubleType
+import pyarrow as pa
+from pyspark.sql.types import DoubleType, StructField, StructType
 
-from config.tables import ColumnRule
-from streaming_job.pipeline.columns import KeyColumn
-from streaming_job.pipeline.jsontext import STRING_TOKEN, literal, mark
+from config.tables import ColumnRule, TableConfig
+from streaming_job.pipeline.arrow import Column as Cells
+from streaming_job.pipeline.columns import KeyColumn, key_columns
+from streaming_job.pipeline.conversion import Convert, bytes_of, declared, natural
+from streaming_job.pipeline.exact_json import Number, parse
+from streaming_job.pipeline.merge_rust import arrow_schema
 from streaming_job.pipeline.naming import pointer
-from streaming_job.pipeline.values import converted
 
-_LITERAL: Final = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?"
-_QUOTED: Final = 'left({}, 1) = "\'"'
-
-
-def parsed_key(text: str) -> str:
-    return f"from_json({mark(text)}, 'map<string,string>')"
+_STRING: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NUMBER: Final = r'(?:-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?|"[^"]*+")'
 
 
-def key_value(key: KeyColumn, parsed: str) -> str:
-    """The attribute as its column holds it; null when it does not fit. `parsed` is the SQL of `parsed_key`."""
-    value = f"{parsed}[{literal(_marked(key.attribute))}]"
-    if key.dynamodb_type == "S":
-        return f"substring({value}, 2)"
+class KeyReader:
+    """Of one table."""
+
+    def __init__(self, config: TableConfig) -> None:
+        self.columns = key_columns(config)
+        ordered = sorted(self.columns, key=lambda key: key.attribute)
+        members = ",".join(f"{_escaped(key.attribute)}:{_token(key)}" for key in ordered)
+        self._canonical = re.compile("{" + members + "}", re.ASCII | re.DOTALL)
+        self._converters = {key.attribute: _converter(key) for key in self.columns if key.dynamodb_type != "S"}
+        self._places = {key.attribute: "/key" + pointer([key.attribute]) for key in self.columns}
+
+    def is_key(self, text: str, types: Mapping[str, str]) -> bool:
+        """Just these attributes, in canonical order, each of its type, each number within its column."""
+        if self._canonical.fullmatch(text) is None:
+            return False
+        if not self._converters and not types:
+            return True
+        held = parse(text)
+        return all(self._is_of_its_type(key, held[key.attribute], types) for key in self.columns)
+
+    def arrays(self, keys: Sequence[str]) -> list[Cells]:
+        """Of each column its values."""
+        held = [parse(text) for text in keys]
+        schema = arrow_schema(StructType([StructField(key.name, key.type) for key in self.columns]))
+        return [
+            pa.array([self._value(key, values[key.attribute]) for values in held], schema.field(key.name).type)
+            for key in self.columns
+        ]
+
+    def _is_of_its_type(self, key: KeyColumn, value: Any, types: Mapping[str, str]) -> bool:
+        plain = "N" if type(value) in (int, Number) else "S"
+        if types.get(self._places[key.attribute], plain) != key.dynamodb_type:
+            return False
+        return self._value(key, value) is not None
+
+    def _value(self, key: KeyColumn, value: Any) -> Any:
+        """As its column holds it; None for what does not fit."""
+        convert = self._converters.get(key.attribute)
+        return value if convert is None else convert(value, None)
+
+
+def _converter(key: KeyColumn) -> Convert:
     if key.dynamodb_type == "B":
-        return f"try_to_binary(substring({value}, 2), 'base64')"
-    number = f"CASE WHEN left({value}, 1) IN ('#', \"'\") THEN substring({value}, 2) ELSE {value} END"
-    if isinstance(key.type, DoubleType):
-        return f"try_cast({number} AS double)"
-    return converted(ColumnRule(type=key.type.simpleString()), number, "NULL")
-
-
-def is_key_of(keys: Sequence[KeyColumn], text: str, types: str) -> str:
-    """The key holds just these attributes, in canonical order, each of its type, each number within its column."""
-    ordered = sorted(keys, key=lambda key: key.attribute)
-    members = ",".join(f"{_escaped(key.attribute)}:{_token(key)}" for key in ordered)
-    parsed = parsed_key(text)
-    conditions = [f"{text} RLIKE {literal('^[{]' + members + '[}]$')}"]
-    for key in keys:
-        said = f"try_element_at({types}, {literal('/key' + pointer([key.attribute]))})"
-        plain = "'S'"
-        if key.dynamodb_type == "N":
-            plain = f"CASE WHEN {_QUOTED.format(f'{parsed}[{literal(_marked(key.attribute))}]')} THEN 'S' ELSE 'N' END"
-        conditions.append(f"coalesce({said}, {plain}) = '{key.dynamodb_type}'")
-        if key.dynamodb_type != "S":
-            conditions.append(f"{key_value(key, parsed)} IS NOT NULL")
-    return "(" + " AND ".join(conditions) + ")"
-
-
-def _marked(name: str) -> str:
-    return "'" + name
+        return lambda value, _zone: bytes_of(value)
+    if key.type == DoubleType():
+        convert = natural(key.type)
+        assert convert is not None
+        return convert
+    return declared(ColumnRule(type=key.type.simpleString()))
 
 
 def _escaped(name: str) -> str:
@@ -60,4 +76,4 @@ def _escaped(name: str) -> str:
 
 
 def _token(key: KeyColumn) -> str:
-    return f'(?:{_LITERAL}|"[^"]*+")' if key.dynamodb_type == "N" else STRING_TOKEN
+    return _NUMBER if key.dynamodb_type == "N" else _STRING

@@ -125,7 +125,6 @@ class TableLane:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.parts.lease.release()
-            self._writer.parts.columnar.close()
 
     def _opened(self) -> TableWriter:
         if self._writer is None:

@@ -11,7 +11,7 @@ from streaming_job.pipeline import current, dedupe, history
 from streaming_job.pipeline.arrow import pc, repeated, replaced, values
 from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.claims import Resolver
-from streaming_job.pipeline.columnar import Columnar
+from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.merge import LakeTable
 from streaming_job.pipeline.schema_log import SchemaLog
@@ -39,7 +39,7 @@ class TableParts:
     current: LakeTable
     history: LakeTable
     lease: Lease
-    columnar: Columnar
+    flattener: Flattener
     schema_log: SchemaLog
     resolver: Resolver
     clock: Clock
@@ -83,13 +83,13 @@ class TableWriter:
         parts = self._parts
         with watch.step(Step.FLATTEN):
             present = parts.current.columns()
-            flattened, wanted = parts.columnar.rows(candidates, present)
-            rows = current.stamped(flattened, ingest_ms)
+            flattened = parts.flattener.rows(candidates, current.item_columns(present))
+            rows = current.rows(candidates, flattened, ingest_ms)
             if self._config.lake.strict:
                 rows = self._only_fitting(rows, candidates, written)
         with watch.step(Step.SCHEMA):
             # Said before it is done: a crash between the two says it again, which the log's unique key swallows.
-            added = current.missing_columns(present, wanted)
+            added = current.missing_columns(present, flattened.schema)
             if added.fields:
                 parts.schema_log.columns_appeared(added, ingest_ms)
                 parts.current.add_columns(added, parts.lease.check)

@@ -4,18 +4,16 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from pyspark.sql import Row, SparkSession
 
 from config.tables import BridgeRules, KeyAttribute, LakeRules, TableConfig, join_path
-from streaming_job.pipeline.decode import decode
+from streaming_job.pipeline.decode import Decoder
 from tests.contract.golden_envelopes import Golden, golden_envelopes
-
-pytestmark = pytest.mark.spark
 
 SENT = [golden for golden in golden_envelopes() if golden.line is not None]
 ARRIVED = datetime(2026, 9, 21, 12, 0, 0, 500_000, tzinfo=UTC)
-SAME = ("table", "op", "id", "gen", "seq", "digest", "rules", "types", "ttl", "filtered")
+SAME = ("table", "op", "id", "digest", "rules", "ttl", "filtered")
 TIMES = ("created_ms", "origin_ms", "bridge_in_ms", "bridge_out_ms")
 
 
@@ -34,28 +32,21 @@ def table_of(golden: Golden) -> TableConfig:
 
 
 @pytest.fixture(scope="module")
-def read(spark: SparkSession) -> dict[str, Row]:
+def read() -> dict[str, dict[str, Any]]:
     """Each line of record as the source delivers it, decoded; by the golden's name."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for table in {table_of(golden).model_dump_json(): table_of(golden) for golden in SENT}.values():
         goldens = [golden for golden in SENT if table_of(golden) == table]
-        source = [
-            Row(
-                partitionKey=golden.content["partition_key"],
-                data=bytearray(golden.line or b""),
-                stream="changes",
-                shardId="shardId-000000000000",
-                sequenceNumber=golden.path.stem,
-                approximateArrivalTimestamp=ARRIVED,
-            )
-            for golden in goldens
-        ]
-        schema = (
-            "partitionKey string, data binary, stream string, shardId string, sequenceNumber string, "
-            "approximateArrivalTimestamp timestamp"
+        source = pa.table(
+            {
+                "data": [golden.line for golden in goldens],
+                "stream": ["changes"] * len(goldens),
+                "shardId": ["shardId-000000000000"] * len(goldens),
+                "sequenceNumber": [golden.path.stem for golden in goldens],
+                "approximateArrivalTimestamp": [ARRIVED] * len(goldens),
+            }
         )
-        decoded = decode(spark.createDataFrame(source, schema), {table.table: table})
-        rows |= {row["kinesis_seq"]: row for row in decoded.collect()}
+        rows |= {row["kinesis_seq"]: row for row in Decoder({table.table: table}).changes(source).to_pylist()}
     return rows
 
 
@@ -65,13 +56,16 @@ def exact(text: str | bytes) -> Any:
 
 
 @pytest.mark.parametrize("golden", SENT, ids=lambda golden: golden.path.stem)
-def test_the_job_reads_from_the_line_of_record_what_the_bridge_wrote(golden: Golden, read: dict[str, Row]) -> None:
+def test_the_job_reads_from_the_line_of_record_what_the_bridge_wrote(
+    golden: Golden, read: dict[str, dict[str, Any]]
+) -> None:
     """Every field; images and key to the last digit."""
     row, line = read[golden.path.stem], golden.line or b""
     envelope = exact(line)
     assert row["reject"] is None
     assert {name: row[name] for name in SAME} == {name: envelope[name] for name in SAME}
     assert {name: row[name] for name in TIMES} == {name: json.loads(line)[name] for name in TIMES}
+    assert json.loads(row["types"]) == envelope["types"]
     assert row["change_seq"] == f"{envelope['gen']}-{envelope['seq']}"
     for image in ("new", "old"):
         assert (exact(row[image]) if row[image] is not None else None) == envelope[image]

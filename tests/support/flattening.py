@@ -1,7 +1,7 @@
-"""A model of flattening in plain Python, from the words of the README, and frames to hold the product against it.
+"""A model of flattening, from the words of the README, and batches to hold the product against it.
 
-It shares nothing with the product but the rules' pydantic model: it recurses where Spark walks in rounds, parses with
-Python's json where Spark marks and parses, and names columns its own way.
+It shares nothing with the product but the rules' pydantic model: it parses with Python's json, lists an item's leaves
+before it judges them, compares numbers as decimals, and names columns its own way.
 """
 
 import base64
@@ -14,10 +14,9 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.tables import FlattenRules, PivotRule, TableConfig, split_path
+from streaming_job.pipeline.flatten import Flattened
 
 
 class Num(str):
@@ -235,19 +234,26 @@ def _kind(value: Any) -> str:
     return "s" if isinstance(value, str) else "j"
 
 
-def changes(spark: SparkSession, images: list[str | None], types: list[dict[str, str]] | None = None) -> DataFrame:
+def changes(
+    images: list[str | None], types: list[dict[str, str]] | None = None, *, attribute: str = "id", prefix: str = ""
+) -> pa.Table:
     """Newest-per-key changes as the pipeline hands them to flattening, keys `{"id":"0"}`, `{"id":"1"}` ..."""
     count = len(images)
-    table = pa.table(
+    return pa.table(
         {
-            "key": [f'{{"id":"{i}"}}' for i in range(count)],
+            "key": [f'{{"{attribute}":"{prefix}{i}"}}' for i in range(count)],
             "change_seq": [f"{i:058d}" for i in range(count)],
             "op": ["REMOVE" if image is None else "MODIFY" for image in images],
             "new": pa.array(images, pa.string()),
             "types": pa.array([json.dumps(said) for said in types] if types else [None] * count, pa.string()),
         }
     )
-    return spark.createDataFrame(table).withColumn("types", F.from_json("types", "map<string,string>"))
+
+
+def flat_rows(flattened: Flattened) -> list[dict[str, Any]]:
+    """Each row's columns, null ones too; `_rescued` as it stands."""
+    named = dict(zip(flattened.schema.names, flattened.columns, strict=True)) | {"_rescued": flattened.rescued}
+    return pa.table(named).to_pylist()
 
 
 def rescued_of(text: str | None) -> list[tuple[str, Any]]:

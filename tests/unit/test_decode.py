@@ -7,16 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import DataFrame, Row, SparkSession
 
 from config.tables import TableConfig
-from streaming_job.pipeline.decode import decode
+from streaming_job.pipeline.decode import Decoder
 
-pytestmark = pytest.mark.spark
-EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "100"))
 TABLES = {
     name: TableConfig.model_validate({"table": name, "version": 1, "key": key, "lake": {"name": name, **lake}})
     for name, key, lake in (
@@ -46,25 +43,19 @@ def raw_line(*, key: str | None = None, new: str | None = None, **fields: Any) -
     return text.replace(b'"KEY"', (key or "").encode()).replace(b'"NEW"', (new or "").encode())
 
 
-def rows_of(spark: SparkSession, lines: list[bytes | None]) -> DataFrame:
+def decoded(lines: list[bytes | None]) -> list[dict[str, Any]]:
     count = len(lines)
     arrival = pa.array([datetime(2026, 11, 1, tzinfo=UTC)] * count, pa.timestamp("us", "UTC"))
-    return spark.createDataFrame(
-        pa.table(
-            {
-                "partitionKey": ["p"] * count,
-                "data": pa.array(lines, pa.binary()),
-                "stream": ["s"] * count,
-                "shardId": ["shardId-0"] * count,
-                "sequenceNumber": [str(i) for i in range(count)],
-                "approximateArrivalTimestamp": arrival,
-            }
-        )
+    rows = pa.table(
+        {
+            "data": pa.array(lines, pa.binary()),
+            "stream": ["s"] * count,
+            "shardId": ["shardId-0"] * count,
+            "sequenceNumber": [str(i) for i in range(count)],
+            "approximateArrivalTimestamp": arrival,
+        }
     )
-
-
-def decoded(spark: SparkSession, lines: list[bytes | None]) -> list[Row]:
-    return sorted(decode(rows_of(spark, lines), TABLES).collect(), key=lambda row: int(row["kinesis_seq"]))
+    return Decoder(TABLES).changes(rows).to_pylist()
 
 
 BAD: list[tuple[str, bytes | None, str]] = [
@@ -119,52 +110,53 @@ BAD: list[tuple[str, bytes | None, str]] = [
 ]
 
 
-def test_whatever_is_no_envelope_is_a_reject_with_its_reason_and_its_neighbours_stand(spark: SparkSession) -> None:
+def test_whatever_is_no_envelope_is_a_reject_with_its_reason_and_its_neighbours_stand() -> None:
     lines = [part for _, bad, _ in BAD for part in (bad, line())]
-    rows = decoded(spark, lines)
+    rows = decoded(lines)
     assert {name: row["reject"] for (name, _, _), row in zip(BAD, rows[::2], strict=True)} == {
         name: reason for name, _, reason in BAD
     }
     assert all(row["reject"] is None and row["new"] == '{"id":"a"}' for row in rows[1::2])
 
 
-def test_a_reject_keeps_its_bytes_and_position_and_nothing_else(spark: SparkSession) -> None:
-    (row,) = decoded(spark, [line(v=2)])
+def test_a_reject_keeps_its_bytes_and_position_and_nothing_else() -> None:
+    (row,) = decoded([line(v=2)])
     kept = {"stream", "shard", "kinesis_seq", "arrival_ms", "data", "reject"}
     assert bytes(row["data"]) == line(v=2)
-    assert {name for name, value in row.asDict().items() if value is not None} == kept
+    assert {name for name, value in row.items() if value is not None} == kept
 
 
-def test_an_envelope_is_read_field_by_field(spark: SparkSession) -> None:
+def test_an_envelope_is_read_field_by_field() -> None:
     ref = {"bucket": "b", "key": "k", "bytes": 9, "sha256": "0" * 64}
-    (row,) = decoded(spark, [line(new=None, ref=ref, types={"/old/a": "SS"}, old={"a": ["x"]}, origin_ms=5)])
-    assert row.asDict(recursive=True) == {
-        **{name: value for name, value in ENVELOPE.items() if name != "v"},
+    (row,) = decoded([line(new=None, ref=ref, types={"/old/a": "SS"}, old={"a": ["x"]}, origin_ms=5)])
+    read = {name: json.loads(row[name]) for name in ("key", "old", "types", "ref")}
+    same = {name: ENVELOPE[name] for name in ENVELOPE.keys() & row.keys()}
+    assert row | read == same | {
         "stream": "s", "shard": "shardId-0", "kinesis_seq": "0", "arrival_ms": 1793491200000, "reject": None,
-        "data": row["data"], "key": '{"id":"a"}', "new": None, "old": '{"a":["x"]}', "types": {"/old/a": "SS"},
+        "data": row["data"], "new": None, "old": {"a": ["x"]}, "types": {"/old/a": "SS"},
         "ref": ref, "origin_ms": 5, "change_seq": f"20261101120000000-{7:040d}",
     }  # fmt: skip
 
 
-def test_number_literals_of_images_and_keys_stay_as_they_are(spark: SparkSession) -> None:
+def test_number_literals_of_images_and_keys_stay_as_they_are() -> None:
     image = (
         '{"a":1.50,"b":12345678901234567890123456789012345678,"c":1E+5,"d":0.12345678901234567890123456789012345678,'
         '"s":"#1.5","q":"\'x","t":["1.50",1.50,{"e":-2.5e-130}],"\'n":"#","#":"\'"}'
     )
     key = '{"b":"AAE=","n":1234567890123456789012345678.1234567890}'
-    (row,) = decoded(spark, [raw_line(table="pairs", key=key, new=image, types={"/key/b": "B"})])
+    (row,) = decoded([raw_line(table="pairs", key=key, new=image, types={"/key/b": "B"})])
     assert (row["reject"], row["new"], row["key"]) == (None, image, key)
 
 
-def test_a_key_is_the_text_the_envelope_holds_control_characters_too(spark: SparkSession) -> None:
+def test_a_key_is_the_text_the_envelope_holds_control_characters_too() -> None:
     name = '\x1f\u2028\x7f\\u001F"\n' + "é🚗" * 400
-    (row,) = decoded(spark, [line(key={"id": name})])
+    (row,) = decoded([line(key={"id": name})])
     assert row["key"].encode() == json.dumps({"id": name}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def test_an_image_of_900_kb_passes(spark: SparkSession) -> None:
+def test_an_image_of_900_kb_passes() -> None:
     image = {"id": "a", "text": 'x"\\' * 300_000}
-    (row,) = decoded(spark, [line(new=image)])
+    (row,) = decoded([line(new=image)])
     assert json.loads(row["new"]) == image
 
 
@@ -190,8 +182,8 @@ def dumps(value: Any) -> str:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.dictionaries(names, values, max_size=4).map(dumps), min_size=1, max_size=10))
-def test_an_image_says_after_decoding_what_it_said_before(spark: SparkSession, images: list[str]) -> None:
-    rows = decoded(spark, [raw_line(new=image) for image in images])
+def test_an_image_says_after_decoding_what_it_said_before(images: list[str]) -> None:
+    rows = decoded([raw_line(new=image) for image in images])
     for image, row in zip(images, rows, strict=True):
         assert row["reject"] is None
         assert json.loads(row["new"], parse_float=Decimal) == json.loads(image, parse_float=Decimal)
