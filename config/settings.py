@@ -1,7 +1,7 @@
 """The streaming job's configuration: one frozen object, loaded and checked once, handed to whatever needs it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,8 +15,21 @@ class AwsSettings(Frozen):
     """An emulator's address; None means AWS itself."""
 
 
+class FilesSettings(Frozen):
+    """How an archive is read as it grows, where `connector` is `files`."""
+
+    prefixes: tuple[Annotated[str, Field(pattern=r"^[^/].*/$")], ...] = ()
+    """Where objects land; none named: the bucket's archive prefix."""
+    look_every_s: float = Field(default=5.0, ge=0.2)
+    late_h: int = Field(default=26, ge=2)
+    """How long after its hour an object may still land: Firehose tries for a day."""
+    look_for_late_every_s: int = Field(default=300, ge=1)
+    objects_max: int = Field(default=1_000, ge=1)
+    """Of one batch, beside `batch_bytes_max`."""
+
+
 class SourceSettings(Frozen):
-    connector: Literal["lakestream", "databricks"] = "lakestream"
+    connector: Literal["lakestream", "databricks", "files"] = "lakestream"
     stream: str
     starting_position: str = "trim_horizon"
     """`trim_horizon`, `latest`, or an ISO timestamp; only the first start without a checkpoint reads it."""
@@ -28,6 +41,7 @@ class SourceSettings(Frozen):
     service_credential: str | None = None
     options: dict[str, str] = Field(default_factory=dict)
     """Options of the source laid over ours, by their name there."""
+    files: FilesSettings = FilesSettings()
 
 
 class LakeSettings(Frozen):
@@ -65,7 +79,7 @@ class UpkeepSettings(Frozen):
     """Compaction, purge and vacuum between batches; a pause never takes much longer than `budget_ms`."""
 
     budget_ms: int = Field(default=2_000, ge=0)
-    compact_after_commits: int = Field(default=100, ge=2)
+    compact_after_files: int = Field(default=100, ge=2)
     compact_target_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     checkpoint_after_commits: int = Field(default=100, ge=10)
     purge_every_s: int = Field(default=3_600, ge=1)
@@ -131,6 +145,12 @@ class Settings(Frozen):
     intake: IntakeSettings = IntakeSettings()
     spark: dict[str, str] = Field(default_factory=dict)
     """Spark settings laid over ours, by name."""
+
+    @model_validator(mode="after")
+    def files_have_a_bucket(self) -> "Settings":
+        if self.source.connector == "files" and self.bucket is None:
+            raise ValueError("connector files reads objects: name their bucket")
+        return self
 
 
 def load_settings(path: Path) -> Settings:

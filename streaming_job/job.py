@@ -24,14 +24,15 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from config.settings import Settings
-from streaming_job.aws import emulator_credentials
 from streaming_job.errors import JobFailedError
+from streaming_job.files.watch import progress_of
 from streaming_job.health import Health
-from streaming_job.kinesis.progress import shard_progress
+from streaming_job.kinesis.progress import platform_progress, shard_progress
 from streaming_job.metrics import JobMetrics
-from streaming_job.pipeline.batch import BatchReport, Pipeline
+from streaming_job.pipeline.batch import BatchReport, Pipeline, now_ms
 from streaming_job.pipeline.intake_drain import Drain
 from streaming_job.pipeline.lane import TableReport
+from streaming_job.sources import source_frame
 
 log = logging.getLogger("lakestream.job")
 
@@ -221,44 +222,6 @@ class Job:
             raise
 
 
-def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
-    """The stream's rows, from our own source or the platform's: the same options, the same columns."""
-    source = settings.source
-    if source.connector == "lakestream":
-        from streaming_job.kinesis import LakestreamKinesis  # noqa: PLC0415 - not there on Databricks, nor needed
-
-        spark.dataSource.register(LakestreamKinesis)
-    return spark.readStream.format(_FORMATS[source.connector]).options(**source_options(settings)).load()
-
-
-_FORMATS = {"lakestream": "lakestream_kinesis", "databricks": "kinesis"}
-
-
-def source_options(settings: Settings) -> dict[str, str]:
-    source = settings.source
-    options = {
-        "streamName": source.stream,
-        "region": settings.aws.region,
-        "initialPosition": source.starting_position,
-        "consumerMode": source.consumer_mode,
-        # Neither source refuses a loss unless it is told to, on Databricks the default is to go on.
-        "failOnDataLoss": str(source.fail_on_data_loss).lower(),
-    }
-    if source.connector == "lakestream":
-        options |= {
-            "maxRecordsPerTrigger": str(source.batch_rows_max),
-            "maxBytesPerTrigger": str(source.batch_bytes_max),
-        }
-        if keys := emulator_credentials(settings.aws):
-            options |= {"awsAccessKey": keys["aws_access_key_id"], "awsSecretKey": keys["aws_secret_access_key"]}
-    optional = {
-        "registeredConsumerId": source.consumer_name,
-        "serviceCredential": source.service_credential,
-        "endpointUrl": settings.aws.endpoint,
-    }
-    return options | {name: value for name, value in optional.items() if value is not None} | source.options
-
-
 class _ProgressListener(StreamingQueryListener):
     """Spark's own progress as health, metrics and one structured log line a batch."""
 
@@ -273,7 +236,9 @@ class _ProgressListener(StreamingQueryListener):
         self._health.progressed()
         progress = json.loads(event.progress.json)
         for source in progress["sources"]:
-            self._metrics.source.update(shard_progress(source.get("latestOffset")))
+            shards = shard_progress(source.get("latestOffset")) or platform_progress(source, now_ms())
+            self._metrics.source.update(shards)
+            self._metrics.source.update_archives(progress_of(source.get("latestOffset")))
         log.info("progress", extra={"rows": progress["numInputRows"], "duration_ms": progress.get("durationMs", {})})
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802

@@ -1,12 +1,13 @@
 """Every figure the job publishes at /metrics: its name, its labels, and what it means."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from streaming_job.files.watch import Progress as ArchiveProgress
 from streaming_job.kinesis.progress import ShardProgress
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.sketches import QUANTILES
@@ -110,13 +111,30 @@ class SourceProgress(Collector):
 
     def __init__(self) -> None:
         self._shards: Sequence[ShardProgress] = ()
+        self._archives: Mapping[str, ArchiveProgress] = {}
 
     def update(self, shards: Sequence[ShardProgress]) -> None:
         self._shards = shards or self._shards
 
+    def update_archives(self, archives: Mapping[str, ArchiveProgress]) -> None:
+        self._archives = archives or self._archives
+
     def collect(self) -> Iterator[Metric]:
         behind = GaugeMetricFamily(
             "lakestream_source_behind_ms", "How far behind its tip the shard was last read", labels=["shard"]
+        )
+        read_until = GaugeMetricFamily(
+            "lakestream_source_read_until_timestamp_seconds",
+            "Nothing that arrived in the shard before then is unread",
+            labels=["shard"],
+        )
+        kept = GaugeMetricFamily(
+            "lakestream_source_retention_seconds", "How long the shard's stream keeps a record", labels=["shard"]
+        )
+        used = GaugeMetricFamily(
+            "lakestream_source_retention_used_ratio",
+            "Age of the oldest unread record as a share of what the stream keeps: at 1 changes are lost",
+            labels=["shard"],
         )
         counters = {
             "records": CounterMetricFamily("lakestream_source_records", "Records read from a shard", labels=["shard"]),
@@ -132,7 +150,26 @@ class SourceProgress(Collector):
         for shard in self._shards:
             label = [f"{shard.stream}/{shard.shard}"]
             behind.add_metric(label, shard.behind_ms)
+            if shard.read_until_ms:
+                read_until.add_metric(label, shard.read_until_ms / 1000)
+                kept.add_metric(label, shard.retention_ms / 1000)
+                used.add_metric(label, max(0.0, time.time() * 1000 - shard.read_until_ms) / shard.retention_ms)
             for name, family in counters.items():
                 family.add_metric(label, getattr(shard, name))
-        yield behind
+        objects = CounterMetricFamily(
+            "lakestream_source_objects", "Objects of an archive handed to batches", labels=["shard"]
+        )
+        strangers = GaugeMetricFamily(
+            "lakestream_source_strangers",
+            "Names below an archive's prefix that are none of an archive's, passed over",
+            labels=["shard"],
+        )
+        for place, archive in self._archives.items():
+            behind.add_metric([place], archive.behind_ms)
+            counters["bytes"].add_metric([place], archive.bytes)
+            objects.add_metric([place], archive.objects)
+            strangers.add_metric([place], archive.strangers)
+        yield from (behind, read_until, kept, used)
         yield from counters.values()
+        if self._archives:
+            yield from (objects, strangers)

@@ -50,10 +50,14 @@ def build_session(name: str, conf: Mapping[str, str] | None = None, *, master: s
     return builder.getOrCreate()
 
 
+def on_databricks() -> bool:
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
 @contextmanager
 def spark_session(name: str, conf: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
     """On Databricks the cluster's session, left running; anywhere else one of our own, ended with the block."""
-    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+    if on_databricks():
         session = SparkSession.builder.getOrCreate()
         for key, value in (conf or {}).items():
             session.conf.set(key, value)

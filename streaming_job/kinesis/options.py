@@ -114,7 +114,7 @@ def _id_type(text: str) -> str:
     return text.lower()
 
 
-def _position(text: str) -> InitialPosition:
+def initial_position(text: str) -> InitialPosition:
     """`latest`, `trim_horizon`, `earliest`, an ISO time, or Databricks' JSON with `at_timestamp` and `format`."""
     word = text.strip()
     if word.lower() in ("latest", "trim_horizon"):
@@ -179,7 +179,7 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
         "where a query without a checkpoint starts: `latest`, `trim_horizon`, `earliest`, "
         '`{"at_timestamp": …}`, or an ISO time',
         "initial_position",
-        _position,
+        initial_position,
     ),
     OptionSpec("consumerMode", "polling", _SAME, "`polling`, or `efo` for enhanced fan-out", "consumer_mode", _mode),
     OptionSpec(
