@@ -14,12 +14,12 @@ from config.errors import LakestreamError
 from config.settings import IntakeSettings, Settings
 from config.tables import TableConfig
 from streaming_job.errors import LeaseHeldError
-from streaming_job.pipeline.assembly import storage_options
 from streaming_job.pipeline.batch import Pipeline, now_ms
 from streaming_job.pipeline.intake import HandOver, Intake, Receipt
 from streaming_job.pipeline.intake_drain import Drain, PausableLatency, taking_in
 from streaming_job.pipeline.lease import Owner, holder_of
 from streaming_job.pipeline.locations import Lake, Location
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.spark import spark_session
 
 INTERRUPTED: Final = 130

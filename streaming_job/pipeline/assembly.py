@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
 import pyarrow as pa
-from delta.tables import DeltaTable as SparkDeltaTable
-from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
@@ -22,12 +21,13 @@ from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
 from streaming_job.pipeline.locations import Lake, Location, TableLocations, live_sql
 from streaming_job.pipeline.merge import Engine, Guard, LakeTable, TableSpec
-from streaming_job.pipeline.merge_rust import RustTable
-from streaming_job.pipeline.merge_spark import SparkTable
+from streaming_job.pipeline.opening import Tables, log_properties, shared_engine
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import AfterStep
-from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Upkeep, upkeep_of
+from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Upkeep, shared_upkeep, upkeep_of
 from streaming_job.pipeline.writer import TableParts, TableWriter
+
+_LOOK_FOR_LATENCY_EVERY_MS: Final = 60_000
 
 
 class Assembly:
@@ -47,6 +47,9 @@ class Assembly:
         self._clock = clock
         self._after_step = after_step
         self.lake = Lake(settings.lake)
+        self._tables = Tables(settings, lambda: spark)
+        self._looks_after_latency = False
+        self._look_for_latency_ms = 0
         self.decoder = Decoder(tables)
         self.upkeep = Upkeep(settings.upkeep, clock)
 
@@ -64,18 +67,13 @@ class Assembly:
     def write_rejects(self, rejected: pa.Table) -> int:
         return rejects.write(self._rejects, rejected, self._clock()) if rejected.num_rows else 0
 
-    def open_table(self, engine: Engine, spec: TableSpec) -> LakeTable:
-        if engine == "spark":
-            return SparkTable(self._spark, spec)
-        return RustTable(spec, storage_options(self._settings, str(spec.location)))
-
     def _writer(self, config: TableConfig) -> TableWriter:
         places, rules = self.lake.of(config), config.lake
         log = log_properties(rules.engine, self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
         self._refuse_half_a_table(rules.engine, places)
-        table = self.open_table(rules.engine, current.spec(places.current, StructType(), log | feed))
-        past = self.open_table(rules.engine, history.spec(places.history, log))
+        table = self._tables.open(rules.engine, current.spec(places.current, StructType(), log | feed))
+        past = self._tables.open(rules.engine, history.spec(places.history, log))
         lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
         # Last, so that a table that cannot be opened leaves no lease behind.
         lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
@@ -101,40 +99,44 @@ class Assembly:
         )
 
     def _refuse_half_a_table(self, engine: Engine, places: TableLocations) -> None:
-        there = {place: self._exists(engine, place) for place in (places.current, places.history)}
+        there = {place: self._tables.exists(engine, place) for place in (places.current, places.history)}
         if len(set(there.values())) == 1:
             return
         lost, held = sorted(there, key=there.__getitem__)
-        kept = self.open_table(engine, TableSpec(held, StructType(), partition_of(held, places))).read(["_seq"])
+        kept = self._tables.open(engine, TableSpec(held, StructType(), partition_of(held, places))).read(["_seq"])
         if kept.num_rows:
             raise HalfATableError(
                 f"{lost} is not there, but {held} holds {kept.num_rows} rows; nothing was created in its place",
                 hint="put it back, or run `lakestream rebuild`; to begin anew, move both and the checkpoint away",
             )
 
-    def _exists(self, engine: Engine, place: Location) -> bool:
-        if place.name is not None:
-            return self._spark.catalog.tableExists(place.name)
-        if engine == "spark":
-            return SparkDeltaTable.isDeltaTable(self._spark, str(place))
-        return DeltaTable.is_deltatable(str(place), storage_options(self._settings, str(place)))
+    def tend(self) -> None:
+        """One piece of upkeep. The table `latency`, which others make, is looked for until it is there."""
+        if not self._looks_after_latency and self._clock() >= self._look_for_latency_ms:
+            self._look_for_latency_ms = self._clock() + _LOOK_FOR_LATENCY_EVERY_MS
+            place = self.lake.shared("latency")
+            if self._tables.exists(shared_engine(self.lake), place):
+                self._looked_after(TableSpec(place, StructType()))
+                self._looks_after_latency = True
+        self.upkeep.run_one()
 
     @cached_property
     def _rejects(self) -> LakeTable:
-        return self.open_table(self._shared_engine, rejects.spec(self.lake.shared("rejects")))
+        return self._looked_after(rejects.spec(self.lake.shared("rejects")))
 
     @cached_property
     def _parked(self) -> LakeTable:
-        return self.open_table(self._shared_engine, parking.spec(self.lake.shared("parked")))
+        return self._looked_after(parking.spec(self.lake.shared("parked")))
 
     @cached_property
     def _schema_changes(self) -> LakeTable:
-        return self.open_table(self._shared_engine, schema_log.spec(self.lake.shared("schema_changes")))
+        return self._looked_after(schema_log.spec(self.lake.shared("schema_changes")))
 
-    @property
-    def _shared_engine(self) -> Engine:
-        """The tables all share follow the lake: names need Spark, paths do not."""
-        return "spark" if self.lake.has_catalog else "rust"
+    def _looked_after(self, spec: TableSpec) -> LakeTable:
+        """A table that all source tables share."""
+        table = self._tables.open(shared_engine(self.lake), spec)
+        self.upkeep.take_on(shared_upkeep(table, self._settings.upkeep, self._clock))
+        return table
 
     @cached_property
     def _objects(self) -> S3Objects:
@@ -150,28 +152,8 @@ def partition_of(place: Location, places: TableLocations) -> tuple[str, ...]:
     return ("_day",) if place == places.history else ()
 
 
-def log_properties(engine: Engine, settings: Settings) -> dict[str, str]:
-    """A commit a second fills the log's folder, and each refresh lists it: what is a day old goes with a checkpoint.
-
-    Spark commits more rarely, and insists on as long a log as deleted files are kept.
-    """
-    interval = str(settings.upkeep.checkpoint_after_commits)
-    days = 1 if engine == "rust" else 7
-    return {"delta.logRetentionDuration": f"interval {days} days", "delta.checkpointInterval": interval}
-
-
 def _apply(properties: Mapping[str, str], table: LakeTable, guard: Guard) -> None:
     """What the rules ask of a table that was there before them."""
     present = table.properties()
     if any(present.get(name) != value for name, value in properties.items()):
         table.set_properties(properties, guard)
-
-
-def storage_options(settings: Settings, address: str) -> dict[str, str]:
-    """How delta-rs reaches a bucket; credentials come from the environment, as for boto3."""
-    if not address.startswith("s3"):
-        return {}
-    options = {"AWS_REGION": settings.aws.region}
-    if settings.aws.endpoint is not None:
-        options |= {"AWS_ENDPOINT_URL": settings.aws.endpoint, "AWS_ALLOW_HTTP": "true"}
-    return options

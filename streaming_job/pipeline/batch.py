@@ -109,7 +109,7 @@ class Pipeline:
         Gives a report for each table that tried to drain.
         """
         drained = {name: report for name, lane in self._lanes.items() if (report := lane.between_batches())}
-        self._assembly.upkeep.run_one()
+        self._assembly.tend()
         return drained
 
     def _process(self, changes: pa.Table, report: BatchReport, *, repair: bool) -> None:

@@ -1,9 +1,13 @@
 """Where each table of the lake stands: a folder under a root, or a name in a Unity Catalog schema."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from config.settings import LakeSettings
 from config.tables import TableConfig
+
+SHARED_TABLES: Final = ("rejects", "parked", "schema_changes", "latency")
+"""What all source tables write to."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Lake:
         return self.settings.root is None
 
     def shared(self, name: str) -> Location:
-        """A table that all source tables share: `rejects`, `parked`, `schema_changes`, `latency`."""
+        """One of `SHARED_TABLES`."""
         if self.settings.root is not None:
             return Location(path=f"{self.settings.root.rstrip('/')}/{name}")
         return Location(name=self._named(name))

@@ -92,14 +92,19 @@ class LakeTable(Protocol):
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table: ...
 
+    def count(self, where: str) -> int: ...
+
+    def small_files(self, target_bytes: int) -> int:
+        """About how many files `compact` would join."""
+
     def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
         """Join small files; how many went."""
 
-    def vacuum(self, retention_h: int) -> int: ...
+    def unreferenced_files(self, retention_h: int) -> int:
+        """How many `vacuum` would delete."""
 
-    @property
-    def commits(self) -> int:
-        """How often we committed to it since it was opened."""
+    def vacuum(self, retention_h: int) -> int:
+        """Delete files that no version of the last hours has; how many, 0 where nobody says."""
 
 
 FORBIDDEN_TO_RUST: Mapping[str, str] = {

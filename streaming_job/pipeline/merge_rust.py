@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
-from streaming_job.pipeline.arrow import values
+from streaming_job.pipeline.arrow import pc, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     Guard,
@@ -43,7 +43,6 @@ class RustTable:
         self._location = spec.location
         # Lanes of several tables share some tables, and a handle of delta-rs is used by one thread at a time.
         self._lock = threading.RLock()
-        self._commits = 0
         self._table = _open(spec, spec.location.path, dict(storage or {}))
         protocol = self._table.protocol()
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
@@ -57,10 +56,6 @@ class RustTable:
     def refresh(self) -> None:
         with self._lock:
             self._table.update_incremental()
-
-    @property
-    def commits(self) -> int:
-        return self._commits
 
     def version(self) -> int:
         return self._table.version()
@@ -101,16 +96,36 @@ class RustTable:
         listed = ", ".join(f'"{name}"' for name in columns)
         return self._query(f"SELECT {listed} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
 
+    def count(self, where: str) -> int:
+        return int(self._query(f"SELECT count(*) AS n FROM t WHERE {where}")["n"][0].as_py())  # noqa: S608 - our own condition
+
+    def small_files(self, target_bytes: int) -> int:
+        """Below half of the target, so that any two of a partition can become one."""
+        with self._lock:
+            files = pa.table(self._table.get_add_actions(flatten=True))
+        small = files.filter(pc.less(files["size_bytes"], target_bytes // 2))
+        partition = [name for name in small.column_names if name.startswith("partition.")]
+        together = small.group_by(partition).aggregate([([], "count_all")])["count_all"]
+        return pc.sum(pc.filter(together, pc.greater(together, 1))).as_py() or 0
+
     def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
         def attempt() -> int:
             return first_int(self._table.optimize.compact(target_size=target_bytes), "numFilesRemoved")
 
         return self._commit(attempt, guard)
 
+    def unreferenced_files(self, retention_h: int) -> int:
+        return len(self._vacuum(retention_h, dry_run=True))
+
     def vacuum(self, retention_h: int) -> int:
-        gone = self._table.vacuum(retention_hours=retention_h, dry_run=False, enforce_retention_duration=True)
-        self._table.cleanup_metadata()
+        gone = self._vacuum(retention_h, dry_run=False)
+        with self._lock:
+            self._table.cleanup_metadata()
         return len(gone)
+
+    def _vacuum(self, retention_h: int, *, dry_run: bool) -> list[str]:
+        with self._lock:
+            return self._table.vacuum(retention_hours=retention_h, dry_run=dry_run, enforce_retention_duration=True)
 
     def _query(self, sql: str) -> pa.Table:
         with self._lock:
@@ -124,12 +139,9 @@ class RustTable:
                 self.refresh()
                 guard()
                 try:
-                    done = attempt()
+                    return attempt()
                 except CommitFailedError as error:
                     conflict = error
-                else:
-                    self._commits += 1
-                    return done
             self.refresh()
             guard()
         raise CommitConflictError(

@@ -33,7 +33,6 @@ class SparkTable:
     def __init__(self, spark: SparkSession, spec: TableSpec) -> None:
         self._spark = spark
         self._location = spec.location
-        self._commits = 0
         # Our sources are local relations, the same each time they are read: copying them first only costs.
         _prefer(spark, "spark.databricks.delta.merge.materializeSource", "none")
         _create(spark, spec)
@@ -47,10 +46,6 @@ class SparkTable:
 
     def refresh(self) -> None:
         """Spark looks at the log for each query anew."""
-
-    @property
-    def commits(self) -> int:
-        return self._commits
 
     def columns(self) -> StructType:
         return self._spark.table(self._location.sql).schema
@@ -101,6 +96,15 @@ class SparkTable:
         frame = self._spark.table(self._location.sql)
         return (frame.where(where) if where else frame).select(*columns).toArrow()
 
+    def count(self, where: str) -> int:
+        return self._spark.table(self._location.sql).where(where).count()
+
+    def small_files(self, target_bytes: int) -> int:
+        """By the mean of all files: which ones are small only a scan would tell."""
+        detail = self._detail()
+        files, size = int(detail["numFiles"]), int(detail["sizeInBytes"])
+        return files if files > 1 and size // files < target_bytes // 2 else 0
+
     def compact(self, *, target_bytes: int, guard: Guard = no_guard) -> int:
         _prefer(self._spark, "spark.databricks.delta.optimize.maxFileSize", str(target_bytes))
 
@@ -109,6 +113,10 @@ class SparkTable:
             return int(metrics["metrics"]["numFilesRemoved"]) if metrics is not None else 0
 
         return self._commit(attempt, guard)
+
+    def unreferenced_files(self, retention_h: int) -> int:
+        """Spark names a thousand at most."""
+        return self._spark.sql(f"VACUUM {self._location.sql} RETAIN {retention_h} HOURS DRY RUN").count()
 
     def vacuum(self, retention_h: int) -> int:
         self._spark.sql(f"VACUUM {self._location.sql} RETAIN {retention_h} HOURS").collect()
@@ -132,12 +140,9 @@ class SparkTable:
         for _ in range(_ATTEMPTS):
             guard()
             try:
-                done = attempt()
+                return attempt()
             except DeltaConcurrentModificationException as error:
                 conflict = error
-            else:
-                self._commits += 1
-                return done
         guard()
         raise CommitConflictError(
             f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",

@@ -1,13 +1,15 @@
 """Compaction, purge and vacuum of the tables, in the pauses between batches and on a budget.
 
 Upkeep in another process would conflict with the merges; here nobody else commits. Of each minute at most `budget_ms`
-goes to it: a task that took longer is paid back before the next one starts.
+goes to it: a task that took longer is paid back before the next one starts. What a person asks for (`lakestream
+maintain`) is done whether or not it is due, still one task a pause; the budget pays for it afterwards.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,7 +19,8 @@ from streaming_job.errors import StopJobError
 from streaming_job.pipeline.arrow import pc
 from streaming_job.pipeline.current import PURGED_PROPERTY, expiry_rule
 from streaming_job.pipeline.lease import Clock
-from streaming_job.pipeline.merge import Guard, LakeTable
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import Guard, LakeTable, no_guard
 
 log = logging.getLogger("lakestream.upkeep")
 
@@ -52,74 +55,151 @@ class Task:
     """A piece of upkeep: `is_due` is cheap, `run` says what it did, or None when there was nothing to do."""
 
     name: str
-    table: LakeTable
+    location: Location
     is_due: Callable[[], bool]
     run: Callable[[], str | None]
+    plan: Callable[[], str | None]
+    """What `run` would do now."""
     not_before_ms: int = 0
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one task came to; neither of the two: there was nothing to do."""
+
+    task: str
+    location: str
+    done: str | None = None
+    failure: str | None = None
+
+
+Tell = Callable[[Sequence[Outcome]], None]
+
+
+@dataclass
+class _Asked:
+    """What a person asked for, and who is told when all of it is done."""
+
+    waiting: deque[Task]
+    tell: Tell
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
 class Upkeep:
-    """Runs at most one due task a pause, the tables by turns."""
+    """Runs at most one task a pause, the tables by turns."""
 
     def __init__(self, settings: UpkeepSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self._budget = Budget(settings.budget_ms, clock)
-        self._tasks: list[Task] = []
+        self._tasks: list[tuple[str | None, Task]] = []
+        self._asked: deque[_Asked] = deque()
 
-    def take_on(self, tasks: Iterable[Task]) -> None:
-        self._tasks.extend(tasks)
+    def take_on(self, tasks: Iterable[Task], of: str | None = None) -> None:
+        """`of`: the source table they belong to; None for those of the tables that all share."""
+        self._tasks.extend((of, task) for task in tasks)
+
+    def let_go(self, location: Location) -> None:
+        """The table is no longer ours."""
+        self._tasks = [(of, task) for of, task in self._tasks if task.location != location]
+
+    def ask(self, of: str, tell: Tell) -> None:
+        """All tasks of a source table, and of what it shares with others, as soon as pauses come."""
+        self._asked.append(_Asked(deque(task for whose, task in self._tasks if whose in (of, None)), tell))
 
     def run_one(self) -> str | None:
         """What was done, for the log; None when nothing was due or the budget is spent."""
+        if self._asked:
+            return self._run_asked(self._asked[0])
         if not self._budget.allows():
             return None
         now_ms = self._clock()
-        for position, task in enumerate(self._tasks):
+        for position, (_, task) in enumerate(self._tasks):
             if now_ms >= task.not_before_ms and task.is_due():
                 self._tasks.append(self._tasks.pop(position))
-                return self._run(task)
+                return self._run(task).done
         return None
 
-    def _run(self, task: Task) -> str | None:
-        started = time.perf_counter()
-        try:
-            done = task.run()
-        except StopJobError:
-            raise
-        except Exception as error:  # noqa: BLE001 - upkeep that fails, for whatever reason, is late; the batches go on
-            task.not_before_ms = self._clock() + _RETRY_AFTER_MS
-            log.warning(
-                "upkeep failed", extra={"task": task.name, "table": str(task.table.location), "why": str(error)}
-            )
-            return None
-        finally:
-            spent_ms = (time.perf_counter() - started) * 1000
-            self._budget.spend(spent_ms)
-        if done is not None:
-            log.info("upkeep", extra={"task": task.name, "table": str(task.table.location), "done": done})
+    def _run_asked(self, asked: _Asked) -> str | None:
+        done = None
+        if asked.waiting:
+            outcome = self._run(asked.waiting.popleft())
+            asked.outcomes.append(outcome)
+            done = outcome.done
+        if not asked.waiting:
+            self._asked.popleft()
+            asked.tell(asked.outcomes)
         return done
 
+    def _run(self, task: Task) -> Outcome:
+        started = time.perf_counter()
+        outcome = perform(task)
+        self._budget.spend((time.perf_counter() - started) * 1000)
+        if outcome.failure is not None:
+            task.not_before_ms = self._clock() + _RETRY_AFTER_MS
+        return outcome
 
-def compaction(table: LakeTable, settings: UpkeepSettings, guard: Guard) -> Task:
-    """After so many commits, each of which left a small file."""
-    compacted_at = table.commits
+
+def perform(task: Task) -> Outcome:
+    """Upkeep that fails, for whatever reason, is late; nothing else is held by it."""
+    where = str(task.location)
+    try:
+        done = task.run()
+    except StopJobError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("upkeep failed", extra={"task": task.name, "table": where, "why": str(error)})
+        return Outcome(task.name, where, failure=f"{type(error).__name__}: {error}")
+    if done is not None:
+        log.info("upkeep", extra={"task": task.name, "table": where, "done": done})
+    return Outcome(task.name, where, done)
+
+
+def upkeep_of(
+    table: LakeTable, past: LakeTable, rules: LakeRules, settings: UpkeepSettings, clock: Clock, *, guard: Guard
+) -> list[Task]:
+    """Everything one source table's two tables need."""
+    tasks = [purge(table, rules, settings, clock, guard)]
+    tasks += [compaction(each, settings, clock, guard) for each in (table, past)]
+    tasks += [vacuum(each, settings, clock, guard) for each in (table, past)]
+    return [task for task in tasks if task is not None]
+
+
+def shared_upkeep(table: LakeTable, settings: UpkeepSettings, clock: Clock) -> list[Task]:
+    """Of a table that all source tables share: others may write to it meanwhile, and are only made to try again."""
+    return [compaction(table, settings, clock, no_guard), vacuum(table, settings, clock, no_guard)]
+
+
+def compaction(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task:
+    """When so many small files more lie there than the last compaction left; it leaves one a partition."""
+    target, look_ms, left = settings.compact_target_bytes, 0, 0
 
     def is_due() -> bool:
-        return table.commits - compacted_at >= settings.compact_after_commits
+        nonlocal look_ms
+        if clock() < look_ms:
+            return False
+        look_ms = clock() + _MINUTE_MS
+        table.refresh()
+        return table.small_files(target) - left >= settings.compact_after_files
 
-    def run() -> str:
-        nonlocal compacted_at
-        removed = table.compact(target_bytes=settings.compact_target_bytes, guard=guard)
-        compacted_at = table.commits
-        return f"{removed} files joined"
+    def run() -> str | None:
+        nonlocal left
+        table.refresh()
+        removed = table.compact(target_bytes=target, guard=guard)
+        left = table.small_files(target)
+        return f"{removed} files joined" if removed else None
 
-    return Task("compaction", table, is_due, run)
+    def plan() -> str | None:
+        small = table.small_files(target)
+        return f"about {small} small files to join" if small else None
+
+    return Task("compaction", table.location, is_due, run, plan)
 
 
 def vacuum(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task:
     """Once a day; when is written down in the table, so that a job that restarts often does it too."""
     vacuumed_ms = int(table.properties().get(VACUUMED_PROPERTY, "0"))
+    retention_h = settings.vacuum_retention_h
 
     def is_due() -> bool:
         return clock() - vacuumed_ms >= settings.vacuum_every_s * 1000
@@ -128,9 +208,13 @@ def vacuum(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guar
         nonlocal vacuumed_ms
         vacuumed_ms = clock()
         table.set_properties({VACUUMED_PROPERTY: str(vacuumed_ms)}, guard)
-        return f"{table.vacuum(settings.vacuum_retention_h)} files deleted"
+        return f"{table.vacuum(retention_h)} files deleted"
 
-    return Task("vacuum", table, is_due, run)
+    def plan() -> str | None:
+        files = table.unreferenced_files(retention_h)
+        return f"{files} files older than {retention_h} h to delete" if files else None
+
+    return Task("vacuum", table.location, is_due, run, plan)
 
 
 def purge(table: LakeTable, rules: LakeRules, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task | None:
@@ -149,12 +233,16 @@ def purge(table: LakeTable, rules: LakeRules, settings: UpkeepSettings, clock: C
         purged = purge_now(table, windows, clock(), guard)
         return f"{purged} tombstones purged" if purged else None
 
-    return Task("purge", table, is_due, run)
+    def plan() -> str | None:
+        doomed = table.count(_past_window(windows, clock()))
+        return f"{doomed} tombstones to purge" if doomed else None
+
+    return Task("purge", table.location, is_due, run, plan)
 
 
 def purge_now(table: LakeTable, windows: dict[bool, DeleteRule], now_ms: int, guard: Guard) -> int:
     """Says first until when tombstones may be gone, then deletes them: a crash between the two loses nothing."""
-    where = f"_deleted AND ({' OR '.join(_past(now_ms, is_expiry, rule) for is_expiry, rule in windows.items())})"
+    where = _past_window(windows, now_ms)
     table.refresh()
     doomed = table.read(["_created_ms"], where)["_created_ms"]
     if not len(doomed):
@@ -163,6 +251,10 @@ def purge_now(table: LakeTable, windows: dict[bool, DeleteRule], now_ms: int, gu
     before_ms = max(newest_ms, int(table.properties().get(PURGED_PROPERTY, "0")))
     table.set_properties({PURGED_PROPERTY: str(before_ms)}, guard)
     return table.delete(where, guard)
+
+
+def _past_window(windows: dict[bool, DeleteRule], now_ms: int) -> str:
+    return f"_deleted AND ({' OR '.join(_past(now_ms, is_expiry, rule) for is_expiry, rule in windows.items())})"
 
 
 def _past(now_ms: int, is_expiry: bool, rule: DeleteRule) -> str:  # noqa: FBT001 - the windows' key

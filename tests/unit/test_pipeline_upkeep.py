@@ -1,6 +1,6 @@
 """Upkeep: on a budget, in order of what is due, and never in the way of a batch. Tables are real, the clock is not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from config.tables import DeleteRule, LakeRules
 from streaming_job.errors import LeaseLostError
 from streaming_job.pipeline import current
 from streaming_job.pipeline.locations import Location
-from streaming_job.pipeline.merge import TableSpec, no_guard
+from streaming_job.pipeline.merge import Guard, TableSpec, no_guard
 from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
-from streaming_job.pipeline.upkeep import Budget, Task, Upkeep, compaction, purge, purge_now, vacuum
+from streaming_job.pipeline.upkeep import Budget, Outcome, Task, Upkeep, compaction, purge, purge_now, vacuum
 
 HOUR_MS = 3_600_000
 
@@ -52,7 +52,7 @@ def keys(table: RustTable) -> list[str]:
 
 
 def task(table: RustTable, run: Callable[[], str | None]) -> Task:
-    return Task("made up", table, lambda: True, run)
+    return Task("made up", table.location, lambda: True, run, plan=lambda: None)
 
 
 # --- the budget
@@ -113,17 +113,86 @@ def test_a_lost_lease_is_no_upkeep_trouble_and_stops_the_job(table: RustTable, c
         upkeep.run_one()
 
 
-def test_compaction_is_due_after_so_many_commits_and_joins_their_files(table: RustTable, clock: Clock) -> None:
-    settings = UpkeepSettings(compact_after_commits=3)
+def test_compaction_is_due_when_so_many_small_files_lie_there_whoever_wrote_them(
+    table: RustTable, clock: Clock, lake: Path
+) -> None:
+    """Another handle writes, as another process would; a look costs little, and is taken once a minute."""
+    settings = UpkeepSettings(compact_after_files=3)
     upkeep = Upkeep(settings, clock)
-    upkeep.take_on([compaction(table, settings, no_guard)])
+    upkeep.take_on([compaction(table, settings, clock, no_guard)])
+    other = RustTable(TableSpec(Location(path=str(lake / "current")), current.SYSTEM))
     for number in range(2):
-        write(table, put(f"k{number}", 1))
+        write(other, put(f"k{number}", 1))
     assert upkeep.run_one() is None
-    write(table, put("k2", 1))
+    write(other, put("k2", 1))
+    assert upkeep.run_one() is None
+    clock.now_ms += 60_000
     assert upkeep.run_one() == "3 files joined"
+    clock.now_ms += 60_000
     assert upkeep.run_one() is None
     assert len(keys(table)) == 3
+
+
+def test_files_that_compaction_cannot_join_do_not_make_it_due_again(clock: Clock) -> None:
+    """A hundred partitions of one small file each stay as they are."""
+    settings, scattered = UpkeepSettings(compact_after_files=3), UnjoinableTable()
+    task = compaction(scattered, settings, clock, no_guard)  # type: ignore[arg-type]
+    assert task.is_due()
+    assert task.run() is None
+    clock.now_ms += 60_000
+    assert not task.is_due()
+    scattered.small += 3
+    clock.now_ms += 60_000
+    assert task.is_due()
+
+
+class UnjoinableTable:
+    """As Spark sees a table of many partitions: by the mean of its files."""
+
+    location = Location(path="scattered")
+    small = 100
+
+    def refresh(self) -> None: ...
+
+    def small_files(self, _target_bytes: int) -> int:
+        return self.small
+
+    def compact(self, *, target_bytes: int, guard: Guard) -> int:
+        guard()
+        assert target_bytes > 0
+        return 0
+
+
+def test_what_a_person_asks_for_is_done_one_task_a_pause_due_or_not_and_told_when_all_of_it_is(
+    table: RustTable, clock: Clock
+) -> None:
+    """Of the table asked for and of what it shares with others; without a budget even."""
+    told: list[Sequence[Outcome]] = []
+
+    def fail() -> str:
+        raise OSError("no space left")
+
+    upkeep = Upkeep(UpkeepSettings(budget_ms=0), clock)
+    for owner, run in (("cars", lambda: "joined"), ("cars", fail), ("others", lambda: "never"), (None, lambda: None)):
+        upkeep.take_on([Task("made up", table.location, lambda: False, run, plan=lambda: None)], owner)
+    assert upkeep.run_one() is None
+    upkeep.ask("cars", told.append)
+    assert [upkeep.run_one() for _ in range(2)] == ["joined", None]
+    assert told == []
+    assert [upkeep.run_one() for _ in range(2)] == [None, None]
+    ((first, second, shared),) = told
+    assert (first.done, second.failure, shared) == (
+        "joined",
+        "OSError: no space left",
+        Outcome("made up", str(table.location)),
+    )
+
+
+def test_a_table_that_is_let_go_is_not_looked_after_any_more(table: RustTable, clock: Clock) -> None:
+    upkeep = Upkeep(UpkeepSettings(), clock)
+    upkeep.take_on([task(table, lambda: "done")])
+    upkeep.let_go(table.location)
+    assert upkeep.run_one() is None
 
 
 def test_vacuum_runs_once_a_day_even_when_the_job_restarts_often_and_leaves_what_is_young(
