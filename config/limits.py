@@ -35,6 +35,8 @@ CLOUDWATCH_METRICS_PER_CALL_MAX: Final = 1_000
 CLOUDWATCH_VALUES_PER_METRIC_MAX: Final = 150
 
 # Ours.
+RETENTION_GUARD: Final = 0.75
+"""Of what a stream keeps: with the oldest unread record past this, everybody is told, long before it is lost."""
 SEQUENCE_DIGITS: Final = 40
 """Sequence numbers have 21 to 40 digits; padded to this they order as text."""
 GENERATION_DIGITS: Final = 17

@@ -39,6 +39,14 @@ class Backlog:
     def held_bytes(self) -> int:
         return sum(segment.held_bytes for segment in self.segments)
 
+    @property
+    def read_until_ms(self) -> int:
+        """Nothing that arrived before then is still to be committed; 0 while nobody knows."""
+        if not self.segments:
+            return self.tip_ms or self.start.seen_ms
+        oldest = self.segments[0].rows
+        return oldest.arrivals_ms[0] if oldest else self.start.seen_ms
+
     def add(self, rows: Rows, end: Position) -> None:
         self.segments.append(Segment(end, rows, len(rows), rows.size))
 

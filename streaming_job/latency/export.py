@@ -28,6 +28,7 @@ COUNTED: Final = {
 STANDING: Final = {"lakestream_parked": "parked"}
 READY: Final = "ready"
 BEHIND: Final = "source_behind_ms"
+RETENTION_USED: Final = "source_retention_used"
 HOP: Final = "hop_ms"
 NEGATIVE: Final = "hop_negative"
 
@@ -100,15 +101,17 @@ class CloudWatchExport:
 
     def _standing(self) -> Iterator[Datum]:
         yield _datum(READY, {}, "Count", Value=1.0 if self._health.verdict().healthy else 0.0)
-        behind = []
+        worst: dict[str, float] = {}
         for family in self._metrics.registry.collect():
             if family.name in STANDING:
                 for sample in family.samples:
                     yield _datum(STANDING[family.name], sample.labels, "Count", Value=sample.value)
-            elif family.name == "lakestream_source_behind_ms":
-                behind = [sample.value for sample in family.samples]
-        if behind:
-            yield _datum(BEHIND, {}, "Milliseconds", Value=max(behind))
+            elif family.samples:
+                worst[family.name] = max(sample.value for sample in family.samples)
+        if (behind_ms := worst.get("lakestream_source_behind_ms")) is not None:
+            yield _datum(BEHIND, {}, "Milliseconds", Value=behind_ms)
+        if (used := worst.get("lakestream_source_retention_used_ratio")) is not None:
+            yield _datum(RETENTION_USED, {}, "Percent", Value=used * 100)
 
     def _run(self) -> None:
         while not self._stopping.wait(EVERY_S):

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -12,8 +12,12 @@ from rich.markup import escape
 
 from config.settings import Settings, load_settings
 from config.tables import TableConfig, load_tables
-from streaming_job.aws import client
+from streaming_job.aws import client, is_emulator
 from streaming_job.operations.doctor_findings import Check, Finding, Level, examined, ok, problem
+
+if TYPE_CHECKING:
+    from streaming_job.operations.doctor_lag import BridgeLag
+    from streaming_job.operations.doctor_source import Source
 
 UNWELL: Final = 8
 EXIT_CODES: Final = "Exit codes: 0 no problem (there may be warnings); 2 no configuration to check; 8 a problem."
@@ -74,7 +78,7 @@ def _steps(settings: Settings, known: dict[str, TableConfig], *, offline: bool) 
 
 
 def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tuple[str, Check, str]]:
-    from streaming_job.operations.doctor_lag import Lag  # noqa: PLC0415 - see _steps
+    from streaming_job.operations.doctor_lag import BridgeLag, Lag  # noqa: PLC0415 - see _steps
     from streaming_job.operations.doctor_source import Source  # noqa: PLC0415
 
     clients: dict[str, Any] = {}
@@ -94,9 +98,16 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
         yield f"table {name}", _bound(source.table, config), "dynamodb:DescribeTable, DescribeTimeToLive"
         yield f"reading {name}", _bound(source.readable, config), "dynamodb:Scan"
         yield f"mapping of {name}", _bound(source.mapping, config), "lambda:ListEventSourceMappings"
+        if not is_emulator(settings.aws):
+            lag = BridgeLag(made("cloudwatch"), source.now_s)
+            yield f"bridge of {name}", _bound(_of_bridges(source, lag), config), "cloudwatch:GetMetricStatistics"
     if any(config.bridge.hash for config in known.values()):
         yield "secrets", lambda: _secrets(settings), "secretsmanager:GetSecretValue"
     yield "bucket", source.bucket, "s3:ListBucket"
+
+
+def _of_bridges(source: "Source", lag: "BridgeLag") -> Callable[[TableConfig], Iterator[Finding]]:
+    return lambda config: lag.findings(config.table, source.bridges(config))
 
 
 def _bound(check: Callable[[TableConfig], Iterator[Finding]], config: TableConfig) -> Check:

@@ -1,17 +1,21 @@
-"""How far the job is behind, against what the stream keeps: by the checkpoint's position and the record behind it."""
+"""How far the readers are behind, against what their streams keep.
+
+The job: by the checkpoint's position and the record behind it. The bridge: by what Lambda says of its mapping.
+"""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from config.limits import DYNAMODB_STREAM_RETENTION_H, RETENTION_GUARD
 from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef
 from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
 
-GUARD: Final = 0.75
-"""Past this share of the retention it is called a problem, long before anything is lost."""
 _CONCERN: Final = 0.25
+_IN_THE_LAST: Final = timedelta(minutes=15)
 _READS_MAX: Final = 20
 """Of empty answers before a record: normal on a quiet stretch."""
 
@@ -48,7 +52,7 @@ class Lag:
             return
         share = (self.now_s() - oldest_s) / (summary["RetentionPeriodHours"] * 3600)
         what = f"the oldest unread record is {(self.now_s() - oldest_s) / 3600:.1f} h old, {share:.0%} of what is kept"
-        if share > GUARD:
+        if share > RETENTION_GUARD:
             mend = "raise the stream's retention now, then see why the job is behind or stopped"
             yield problem(check, what, mend)
         elif share > _CONCERN:
@@ -76,6 +80,47 @@ class Lag:
             where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": position.at_ms / 1000}
         answer = self.kinesis.get_shard_iterator(StreamName=ref.stream, ShardId=ref.shard, **where)
         return str(answer["ShardIterator"])
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeLag:
+    """Lambda tells the age of the last record of each batch; past the guard the table's stream is about to forget."""
+
+    cloudwatch: Any
+    now_s: Callable[[], float]
+
+    def findings(self, table: str, functions: Sequence[str]) -> Iterator[Finding]:
+        for function in functions:
+            yield from self._of(f"bridge of {table}", function)
+
+    def _of(self, check: str, function: str) -> Iterator[Finding]:
+        until = datetime.fromtimestamp(self.now_s(), UTC)
+        answer = self.cloudwatch.get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName="IteratorAge",
+            Dimensions=[{"Name": "FunctionName", "Value": function}],
+            StartTime=until - _IN_THE_LAST,
+            EndTime=until,
+            Period=60,
+            Statistics=["Maximum"],
+        )
+        points = sorted(answer["Datapoints"], key=lambda point: point["Timestamp"])
+        if not points:
+            yield note(check, f"{function} read nothing in the last {_IN_THE_LAST.seconds // 60} minutes")
+            return
+        age_s = points[-1]["Maximum"] / 1000
+        share = age_s / (DYNAMODB_STREAM_RETENTION_H * 3600)
+        what = f"it reads changes of {age_s / 3600:.1f} h ago, {share:.0%} of what the table's stream keeps"
+        if share > RETENTION_GUARD:
+            yield problem(
+                check, what, "see why the bridge fails or is slow, now: nothing can make that stream keep more"
+            )
+        elif share > _CONCERN:
+            yield warning(
+                check, what, "raise Parallelization, BatchSize or MemoryMegabytes; look at the function's errors"
+            )
+        else:
+            yield ok(check, what)
 
 
 def committed(checkpoint: Path) -> Offset | None:

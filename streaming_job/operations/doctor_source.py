@@ -86,6 +86,13 @@ class Source:
             else:
                 yield from _mapping(check, mapping)
 
+    def bridges(self, config: TableConfig) -> list[str]:
+        """Names of the functions that read the table's stream."""
+        arn = self.client("dynamodb").describe_table(TableName=config.table)["Table"].get("LatestStreamArn")
+        mappings = self.client("lambda").list_event_source_mappings(EventSourceArn=arn) if arn else {}
+        found = mappings.get("EventSourceMappings", ())
+        return [mapping["FunctionArn"].split(":function:")[-1].split(":")[0] for mapping in found]
+
     def _pipes(self, arn: str) -> list[str]:
         """Those that run; none where nobody can tell, an emulator for one."""
         try:

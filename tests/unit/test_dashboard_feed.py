@@ -76,6 +76,31 @@ def test_a_batch_committed_shows_as_throughput_and_as_the_mean_of_each_hop() -> 
     assert body["steps"] == [{"step": "history", "mean_ms": 100.0, "total_times": 10.0}]
 
 
+def test_the_page_counts_the_hours_that_are_left_of_the_retention_on_while_the_job_is_stopped() -> None:
+    job, mapping = SaidByTheTest("job"), SaidByTheTest("mapping")
+    feed = Feed([job, mapping], target_ms=2_000)
+    kept = 'lakestream_source_retention_seconds{shard="s"} 86400'
+    read = f'lakestream_source_read_until_timestamp_seconds{{shard="s"}} {NOW_S}'
+    job.says("\n".join((job_text(1, NOW_S), kept, read)), NOW_S)
+    mapping.says(mapping_text(1), NOW_S)
+    assert feed.tick(NOW_S).body["verdict"]["state"] == "fresh"
+    job.is_gone()
+    assert feed.tick(NOW_S + 0.74 * 86_400).body["verdict"]["state"] == "stopped"
+    later = feed.tick(NOW_S + 0.76 * 86_400).body["verdict"]
+    assert (later["state"], later["number_ms"]) == ("endangered", pytest.approx(0.24 * 86_400_000))
+
+
+def test_the_age_of_what_the_mapping_has_in_hand_is_held_against_the_tables_stream() -> None:
+    job, mapping = SaidByTheTest("job"), SaidByTheTest("mapping")
+    feed = Feed([job, mapping], target_ms=2_000)
+    job.says(job_text(1, NOW_S), NOW_S)
+    age = f'lakestream_mapping_iterator_age_seconds{{shard="s"}} {19 * 3_600}'
+    for backlog, state in ((0, "fresh"), (7, "endangered")):
+        waiting = f'lakestream_mapping_backlog_records{{shard="s"}} {backlog}'
+        mapping.says(f"{age}\n{waiting}", NOW_S)
+        assert feed.tick(NOW_S).body["verdict"]["state"] == state
+
+
 def test_while_the_job_is_gone_the_wait_grows_and_its_lines_end_and_totals_stay() -> None:
     job, mapping = SaidByTheTest("job"), SaidByTheTest("mapping")
     feed = Feed([job, mapping], target_ms=2_000)

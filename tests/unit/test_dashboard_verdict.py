@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from streaming_job.latency.dashboard.verdict import Facts, Level, problems, verdict
+from streaming_job.latency.dashboard.verdict import KINESIS, TABLE_STREAM, Facts, Keeping, Level, problems, verdict
 
 HOPS = {
     "origin_to_bridge": 200.0,
@@ -52,6 +52,17 @@ def test_a_stopped_job_is_never_called_fresh_however_good_its_last_figures() -> 
     said = verdict(replace(FRESH, job_silent_s=42, job_refused=True, commit_age_s=42))
     assert said.level is Level.BAD
     assert said.number_ms == 42_000
+
+
+@pytest.mark.parametrize("stream", [KINESIS, TABLE_STREAM])
+def test_past_the_retention_guard_nothing_else_is_said_first_not_even_that_the_job_is_stopped(stream: str) -> None:
+    stopped = replace(FRESH, job_silent_s=42, job_refused=True)
+    said = verdict(replace(stopped, keeping=Keeping(stream, used=0.76, left_ms=20_000_000)))
+    assert (said.state, said.level, said.number_ms) == ("endangered", Level.BAD, 20_000_000)
+    assert "76%" in said.detail
+    assert stream in said.detail
+    assert verdict(replace(stopped, keeping=Keeping(stream, used=0.75, left_ms=1))).state == "stopped"
+    assert verdict(replace(FRESH, keeping=Keeping(stream, used=1.1, left_ms=-5))).sentence == "Changes are being lost."
 
 
 def test_every_problem_says_what_to_do() -> None:

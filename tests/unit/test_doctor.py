@@ -16,7 +16,7 @@ from config.errors import ConfigurationError
 from config.settings import AwsSettings, LakeSettings, Settings, SourceSettings
 from config.tables import BridgeRules, KeyAttribute, LakeRules, TableConfig
 from streaming_job.operations.doctor_findings import Finding, Level, examined
-from streaming_job.operations.doctor_lag import Lag
+from streaming_job.operations.doctor_lag import BridgeLag, Lag
 from streaming_job.operations.doctor_machine import room, tables, versions
 from streaming_job.operations.doctor_source import Source
 
@@ -241,6 +241,40 @@ def test_a_stream_that_was_made_anew_is_a_problem(checkpoint: Path) -> None:
 def test_a_lag_that_cannot_be_told_is_a_note(place: str) -> None:
     (found,) = Lag(BehindKinesis(None), NOW.timestamp).findings(place)
     assert found.level is Level.NOTE
+
+
+class CloudWatchOfLambda:
+    """The ages of the bridge's last batches, in hours, a minute apart."""
+
+    def __init__(self, *ages_h: float) -> None:
+        self.ages_h = ages_h
+        self.asked: dict[str, Any] = {}
+
+    def get_metric_statistics(self, **request: Any) -> Any:
+        self.asked = request
+        minutes = range(len(self.ages_h))
+        points = [
+            {"Timestamp": NOW + timedelta(minutes=minute), "Maximum": self.ages_h[minute] * 3_600_000}
+            for minute in reversed(minutes)
+        ]
+        return {"Datapoints": points}
+
+
+@pytest.mark.parametrize(
+    ("ages_h", "level"),
+    [((), Level.NOTE), ((0.01,), Level.OK), ((20, 7), Level.WARNING), ((1, 18.1), Level.PROBLEM)],
+)
+def test_a_bridge_past_three_quarters_of_what_the_tables_stream_keeps_is_a_problem(
+    ages_h: tuple[float, ...], level: Level
+) -> None:
+    cloudwatch = CloudWatchOfLambda(*ages_h)
+    arn = "arn:aws:lambda:us-east-1:123456789012:function:stack-Bridge:live"
+    aws = FaultyAws(mapping={"FunctionArn": arn})
+    bridges = Source(settings(Path()), lambda _: aws, NOW.timestamp).bridges(CARS)
+    (found,) = BridgeLag(cloudwatch, NOW.timestamp).findings("cars", bridges)
+    assert found.level is level
+    assert found.mend or level in (Level.OK, Level.NOTE)
+    assert cloudwatch.asked["Dimensions"] == [{"Name": "FunctionName", "Value": "stack-Bridge"}]
 
 
 # --- machine and lake -------------------------------------------------------------------------------------------------

@@ -118,3 +118,16 @@ def test_a_batch_that_begins_where_nothing_was_read_names_its_first_record() -> 
     assert end.first == "41"
     backlog.forget_through(end)
     assert not take_all({ref: backlog}, 1, 10**9)[ref].first
+
+
+def test_a_backlog_tells_from_when_on_anything_may_be_unread() -> None:
+    """The oldest record that is not committed; at the tip, the time it was seen; of a span, when it begins."""
+    backlog = Backlog(Position.after("1", seen_ms=500))
+    assert backlog.read_until_ms == 500
+    backlog.tip_ms = 900
+    assert backlog.read_until_ms == 900
+    backlog.add(rows_of(1, 1, first=2), Position.after("3", seen_ms=1_003))
+    assert backlog.read_until_ms == 1_002
+    backlog.shed()
+    assert backlog.read_until_ms == 500
+    assert Backlog(Position.trim_horizon()).read_until_ms == 0

@@ -1,5 +1,6 @@
 """What the job tells CloudWatch, held against the service's own model of the call."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,17 @@ from botocore.validate import ParamValidator
 
 from config.limits import CLOUDWATCH_VALUES_PER_METRIC_MAX
 from streaming_job.health import Health
+from streaming_job.kinesis.progress import ShardProgress, platform_progress, shard_progress
 from streaming_job.latency.book import LatencyBook
-from streaming_job.latency.export import BEHIND, HOP, NEGATIVE, READY, CloudWatchExport, ExportedLatencyTable
+from streaming_job.latency.export import (
+    BEHIND,
+    HOP,
+    NEGATIVE,
+    READY,
+    RETENTION_USED,
+    CloudWatchExport,
+    ExportedLatencyTable,
+)
 from streaming_job.latency.hops import WHOLE
 from streaming_job.latency.sketches import HopSketch
 from streaming_job.metrics import JobMetrics
@@ -117,6 +127,46 @@ def test_readiness_is_sent_every_minute_also_when_nothing_was_committed(rig: Rig
     rig.export.send()
     assert [datum["Value"] for datum in rig.cloudwatch.sent(READY)] == [0, 1]
     assert rig.cloudwatch.sent(BEHIND) == []
+
+
+def test_how_much_of_the_retention_the_furthest_shard_has_used_up_is_sent_as_it_stands_now(rig: Rig) -> None:
+    """What was read last ages by itself: a job that hangs in a batch is told of too."""
+    now_ms = int(time.time() * 1000)
+    nothing = {"records": 0, "bytes": 0, "throttles": 0, "retries": 0, "expired_iterators": 0, "losses": 0}
+    ages_h = {"s-0": 1, "s-1": 18}
+    rig.metrics.source.update(
+        [
+            ShardProgress("changes", shard, behind_ms=0, **nothing, read_until_ms=now_ms - age_h * 3_600_000)
+            for shard, age_h in ages_h.items()
+        ]
+    )
+    rig.export.send()
+    (used,) = rig.cloudwatch.sent(RETENTION_USED)
+    assert used["Unit"] == "Percent"
+    assert 75 <= used["Value"] < 76
+
+
+def test_a_shard_of_which_nobody_knows_how_far_it_was_read_is_no_retention_used(rig: Rig) -> None:
+    rig.metrics.source.update(shard_progress({"shards": {"changes": {"s-0": unknown_progress()}}}))
+    rig.export.send()
+    assert rig.cloudwatch.sent(RETENTION_USED) == []
+    assert len(rig.cloudwatch.sent(BEHIND)) == 1
+
+
+def unknown_progress() -> dict[str, int]:
+    fields = ShardProgress.__dataclass_fields__.keys() - {"stream", "shard", "read_until_ms", "retention_ms"}
+    return dict.fromkeys(fields, 0) | {"read_until_ms": 0, "retention_ms": 86_400_000}
+
+
+def test_the_platforms_source_says_how_far_behind_it_is_and_is_taken_for_one_that_keeps_a_day(rig: Rig) -> None:
+    now_ms = int(time.time() * 1000)
+    (progress,) = platform_progress({"metrics": {"maxMsBehindLatest": "21600000.0"}}, now_ms)
+    assert progress.behind_ms == 21_600_000
+    rig.metrics.source.update([progress])
+    rig.export.send()
+    (used,) = rig.cloudwatch.sent(RETENTION_USED)
+    assert 25 <= used["Value"] < 26
+    assert platform_progress({}, now_ms) == []
 
 
 def test_a_flush_is_measured_once_it_is_written_and_not_before(rig: Rig) -> None:

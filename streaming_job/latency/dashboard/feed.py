@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -94,7 +94,8 @@ class Feed:
         last_known = Samples.merged(answer.samples for answer in looked.answers.values())
         figures = readings.figures(last_known, looked.job.samples)
         verified = self._verify.read()
-        facts = self._facts(looked, points, figures["last_commit_s"])
+        keeping = readings.keeping(last_known, looked.job.samples, now_s)
+        facts = replace(self._facts(looked, points, figures["last_commit_s"]), keeping=keeping)
         body = {
             "at_s": now_s,
             "title": self._title,

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from config.limits import DYNAMODB_STREAM_RETENTION_H
 from streaming_job.latency.dashboard.scrape import Samples
+from streaming_job.latency.dashboard.verdict import KINESIS, TABLE_STREAM, Keeping
 from streaming_job.latency.hops import CHAIN, WHOLE
 from streaming_job.latency.sketches import QUANTILES
 
@@ -188,6 +190,22 @@ def figures(samples: Samples, job: Samples) -> dict[str, Any]:
         "shards": _shards(job, samples),
         "hops": _hops(job),
     }
+
+
+def keeping(samples: Samples, job: Samples, now_s: float) -> Keeping | None:
+    """The worst of both streams. What the job read last is what it has read, also when it is gone since."""
+    kept_s = job.by_label("lakestream_source_retention_seconds", "shard")
+    read_s = job.by_label("lakestream_source_read_until_timestamp_seconds", "shard")
+    found = [_kept(KINESIS, now_s - read_s[shard], kept_s[shard]) for shard in read_s if kept_s.get(shard)]
+    age_s = samples.by_label("lakestream_mapping_iterator_age_seconds", "shard")
+    waiting = samples.by_label("lakestream_mapping_backlog_records", "shard")
+    table_s = DYNAMODB_STREAM_RETENTION_H * 3_600
+    found += [_kept(TABLE_STREAM, age_s.get(shard, 0.0), table_s) for shard, count in waiting.items() if count]
+    return max(found, key=lambda each: each.used, default=None)
+
+
+def _kept(stream: str, age_s: float, kept_s: float) -> Keeping:
+    return Keeping(stream, max(0.0, age_s) / kept_s, (kept_s - age_s) * 1000)
 
 
 def _tables(job: Samples) -> list[dict[str, Any]]:

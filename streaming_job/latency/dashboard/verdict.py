@@ -5,12 +5,16 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from config.limits import RETENTION_GUARD
 from streaming_job.latency.hops import CHAIN
 
 SILENT_AFTER_S: Final = 3.5
 """Three looks without an answer, and a little: one slow answer is no news."""
 IDLE_AFTER_S: Final = 60.0
 """The percentiles' window: with no change in it there is nothing to measure."""
+
+KINESIS: Final = "Kinesis"
+TABLE_STREAM: Final = "the table's stream"
 
 ON_THE_WAY: Final = frozenset(("mapping", "bridge"))
 """Processes that a change passes before the job; the others, delivery and probe, only look on."""
@@ -57,6 +61,15 @@ class Problem:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How much of the time that a stream keeps a change its oldest unread one has used up."""
+
+    stream: str
+    used: float
+    left_ms: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known at this second."""
@@ -78,11 +91,29 @@ class Facts:
     waiting_changes: float = 0.0
     hops_recent_ms: Mapping[str, float] = field(default_factory=dict)
     stream_backlog: float = 0.0
+    keeping: Keeping | None = None
+    """Of the stream where it is worst."""
 
 
 def verdict(facts: Facts) -> Verdict:
     """The first that applies; worse before better, blindness before confidence."""
-    return _of_silence(facts) or _of_lag(facts) or _of_rest(facts) or _of_percentiles(facts)
+    return _of_retention(facts) or _of_silence(facts) or _of_lag(facts) or _of_rest(facts) or _of_percentiles(facts)
+
+
+def _of_retention(facts: Facts) -> Verdict | None:
+    keeping = facts.keeping
+    if keeping is None or keeping.used <= RETENTION_GUARD:
+        return None
+    return Verdict(
+        "endangered",
+        Level.BAD,
+        "Changes are about to be lost." if keeping.used < 1 else "Changes are being lost.",
+        f"The oldest unread change has used up {keeping.used:.0%} of the time that {keeping.stream} keeps it. "
+        "Raise the retention where that can be done, then see why the reader is behind.",
+        max(0.0, keeping.left_ms),
+        "until the oldest unread change is gone",
+        "kinesis_to_batch" if keeping.stream == KINESIS else "origin_to_bridge",
+    )
 
 
 def _of_silence(facts: Facts) -> Verdict | None:
