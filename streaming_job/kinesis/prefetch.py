@@ -249,6 +249,15 @@ class Prefetcher:
 
     # What the query asks.
 
+    def read_until_ms(self, ref: ShardRef) -> int:
+        """Nothing older of the shard is unread; 0 where nobody knows, or nothing is left to read."""
+        with self.changed:
+            tail = self.tails.get(ref)
+            return tail.backlog.read_until_ms if tail else 0
+
+    def retention_ms(self, ref: ShardRef) -> int:
+        return self._infos[ref.stream].retention_ms
+
     def read_until_now(self) -> None:
         self.cutoff_ms = self._clock.now_ms()
 
@@ -320,8 +329,11 @@ class Prefetcher:
                 if ref not in self.tails:
                     limits = fetch_limits(self.options, self._infos[ref.stream])
                     self.tails[ref] = Tail(self, ref, position, limits, self._counters(ref))
-                    self.tails[ref].start()
+                    self._begin(self.tails[ref])
             self.changed.notify_all()
+
+    def _begin(self, tail: Tail) -> None:
+        tail.start()
 
     def _counters(self, ref: ShardRef) -> Counters:
         return self.counters.setdefault(ref, Counters())
