@@ -36,7 +36,13 @@ SERVICES: Final = frozenset({"kinesis", "s3", "secretsmanager"})
 BYTES_MAX: Final = 18 * 1024 * 1024
 """Unpacked. Lambda takes 250 MB; what is fetched and loaded costs cold start."""
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
-_OWN: Final = ("bridge_lambda/*.py", "config/__init__.py", "config/limits.py")
+_OWN: Final = (
+    "bridge_lambda/*.py",
+    "config/__init__.py",
+    "config/limits.py",
+    "infra/__init__.py",
+    "infra/arrival/*.py",
+)
 _TASK_ROOT: Final = "/var/task"
 """Where Lambda unpacks it: what its stack traces name."""
 _LEFT_OUT: Final = re.compile(
@@ -85,7 +91,7 @@ class Artefact:
 
 
 def own_files(rules: Mapping[str, Any]) -> dict[str, bytes]:
-    """What the bridge imports of this project, and the rules it reads beside it."""
+    """What the functions import of this project, and the rules that lie beside it."""
     paths = [path for pattern in _OWN for path in ROOT.glob(pattern)]
     files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
     return {**files, "rules.json": json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()}

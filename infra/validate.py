@@ -51,6 +51,10 @@ EMULATOR_REFUSES: Final[Mapping[str, str]] = {
 
 def check_values(values: Values) -> None:
     """The resources that would be made, with every expression worked out."""
+    if values.parameters.get("ArrivalJobId"):
+        for needed in ("DatabricksHost", "DatabricksTokenSecretArn"):
+            if not values.parameters[needed]:
+                raise NotDeployableError(f"ArrivalJobId is given and {needed} is not", hint="give both, or neither")
     for logical_id, resource in _made(values):
         kind = str(resource["Type"])
         properties = values.properties(logical_id)

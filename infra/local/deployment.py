@@ -47,6 +47,10 @@ def validated(template: Template, settings: DeploySettings) -> Values:
         raise NotPossibleError(
             f"the local stack begins anew and finds nothing to reuse for {existing[0]}", hint="leave it empty"
         )
+    if values.parameters["ArrivalJobId"]:
+        raise NotPossibleError(
+            "the local stack has no Databricks that could run a job", hint="leave ArrivalJobId empty"
+        )
     validate.check_emulator(values, HANDLED, DROPPED)
     return values
 

@@ -76,12 +76,13 @@ def test_botocore_is_left_with_the_services_that_the_functions_call(built: Artef
     assert called == artefact.SERVICES
 
 
-def test_nothing_of_the_project_but_the_bridge_is_in_it(built: Artefact) -> None:
+def test_nothing_of_the_project_but_the_functions_is_in_it(built: Artefact) -> None:
     packages = ("bridge_lambda", "config", "infra", "streaming_job")
     ours = {name for name in built.files if name.split("/")[0] in packages and name.endswith(".py")}
-    assert {name for name in ours if not name.startswith("bridge_lambda/")} == {
+    assert {name for name in ours if not name.startswith(("bridge_lambda/", "infra/arrival/"))} == {
         "config/__init__.py",
         "config/limits.py",
+        "infra/__init__.py",
     }
 
 
@@ -96,13 +97,15 @@ def test_a_source_that_cannot_be_compiled_is_named() -> None:
         artefact.compiled({"broken.py": b"def ("})
 
 
-def test_the_handler_imports_from_the_artefacts_own_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", ["bridge_lambda.handler", "infra.arrival.handler"])
+def test_a_handler_imports_from_the_artefacts_own_code(handler: str, tmp_path: Path) -> None:
     """With the libraries of this machine beside it: what is missing of ours would show."""
     own = Artefact(own_files(compile_rules(TABLES)))
     with zipfile.ZipFile(io.BytesIO(own.zipped())) as archive:
         archive.extractall(tmp_path)
     code = (
-        "import sys, bridge_lambda.handler, config; print(config.__file__, *({'yaml', 'pydantic'} & set(sys.modules)))"
+        f"import sys, {handler}; slow = {{'boto3', 'pydantic', 'yaml'}} & set(sys.modules); "
+        f"print(sys.modules['{handler}'].__file__, *slow)"
     )
     env = {
         **os.environ,
@@ -113,7 +116,7 @@ def test_the_handler_imports_from_the_artefacts_own_code(tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=True
     )
-    assert done.stdout.split() == [str(tmp_path / "config" / "__init__.py")]
+    assert done.stdout.split() == [str(tmp_path / f"{handler.replace('.', '/')}.py")]
 
 
 def test_a_lock_that_cannot_be_installed_is_one_line(tmp_path: Path) -> None:

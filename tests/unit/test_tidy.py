@@ -16,6 +16,7 @@ PACKAGES = ("bridge_lambda", "streaming_job", "config", "infra")
 BRIDGE_FOR_OPERATIONS = {"bridge_lambda.images", "bridge_lambda.envelope", "bridge_lambda.rules"}
 ENTRY_POINTS = {
     "config.rules",
+    "infra.arrival.handler",
     "infra.local.demo",
     "infra.local.jars",
     "infra.local.mapping.environment",
