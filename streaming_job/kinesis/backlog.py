@@ -93,8 +93,8 @@ class Backlog:
             # A span's figures are estimates of what was planned to fit: the first is taken, or it would never be.
             fits = segment.count <= rows_max and segment.size <= bytes_max
             if fits or (index == 0 and segment.rows is None and rows_max > 0):
-                rows_max -= segment.count
-                bytes_max -= segment.size
+                rows_max = max(0, rows_max - segment.count)
+                bytes_max = max(0, bytes_max - segment.size)
                 reached = segment.end
                 continue
             cut = segment.rows.boundary(rows_max, bytes_max) if segment.rows else 0

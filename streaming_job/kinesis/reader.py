@@ -89,8 +89,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         buffered: list[tuple[ShardRef, list[pa.RecordBatch]]] = []
         ranges: list[InputPartition] = []
         for ref, position in finish.positions().items():
-            before = positions.get(ref)
-            if before is None or before.same_place(position) or position.is_unread:
+            # A shard that the start does not know was born since: the plan that found it reads it from its beginning.
+            before = positions.get(ref, Position.trim_horizon())
+            if before.same_place(position) or position.is_unread:
                 continue
             if self._is_of_another_stream(finish, ref.stream):
                 continue

@@ -131,3 +131,12 @@ def test_a_backlog_tells_from_when_on_anything_may_be_unread() -> None:
     backlog.shed()
     assert backlog.read_until_ms == 500
     assert Backlog(Position.trim_horizon()).read_until_ms == 0
+
+
+def test_a_span_larger_than_the_limits_goes_alone_and_leaves_nothing_of_them_to_the_rows_behind_it() -> None:
+    backlog = backlog_of(rows_of(1))
+    backlog.forget_through(backlog.end)
+    span_end = Position.after("50")
+    backlog.add_span(49, 490, span_end)
+    backlog.add(rows_of(3, first=51), Position.after("51"))
+    assert backlog.take(10, 100).same_place(span_end)
