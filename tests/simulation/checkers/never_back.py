@@ -1,0 +1,37 @@
+"""A row is only ever replaced by a newer version of itself, and at rest it is the newest that the lake has heard of."""
+
+from tests.simulation.checkers.base import Checker
+from tests.simulation.decoder import Change
+from tests.simulation.model import order_of
+from tests.simulation.observations import Merged, Observation
+
+
+class NeverBack(Checker):
+    promise = "2: nothing goes back in time"
+
+    def see(self, observation: Observation) -> None:
+        match observation:
+            case Merged(table, key, before, after) if before is not None and after is not None:
+                if order_of(after.seq) <= order_of(before.seq):
+                    self.broken(f"{table} {key}: {before.seq} was replaced by {after.seq}")
+            case Merged(table, key, before, None) if before is not None and not before.deleted:
+                self.broken(f"{table} {key}: a live row was purged")
+
+    def at_rest(self) -> None:
+        for name, table in self.world.lake.tables.items():
+            newest: dict[str, Change] = {}
+            for change in table.history:
+                held = newest.get(change.key)
+                if held is None or order_of(change.seq) > order_of(held.seq):
+                    newest[change.key] = change
+            purges = self.model.rules[name].purges
+            for key, change in newest.items():
+                row = table.current.get(key)
+                if row is None and purges and change.op == "REMOVE":
+                    continue
+                if row is None or order_of(row.seq) != order_of(change.seq):
+                    self.broken(f"{name} {key}: current has {row.seq if row else 'no row'}, history {change.seq}")
+                if row.deleted != (change.op == "REMOVE") or row.item != (None if row.deleted else change.new):
+                    self.broken(f"{name} {key}: current does not say what {change.seq} says")
+            if strangers := sorted(table.current.keys() - newest.keys()):
+                self.broken(f"{name}: rows that no change made: {strangers}")
