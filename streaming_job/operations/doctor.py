@@ -16,6 +16,7 @@ from streaming_job.aws import client, is_emulator
 from streaming_job.operations.doctor_findings import Check, Finding, Level, examined, ok, problem
 
 if TYPE_CHECKING:
+    from streaming_job.operations.doctor_files import archives  # noqa: PLC0415 - see _steps
     from streaming_job.operations.doctor_lag import BridgeLag
     from streaming_job.operations.doctor_source import Source
 
@@ -78,7 +79,8 @@ def _steps(settings: Settings, known: dict[str, TableConfig], *, offline: bool) 
 
 
 def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tuple[str, Check, str]]:
-    from streaming_job.operations.doctor_lag import BridgeLag, Lag  # noqa: PLC0415 - see _steps
+    from streaming_job.operations.doctor_files import archives  # noqa: PLC0415 - see _steps
+    from streaming_job.operations.doctor_lag import BridgeLag, Lag  # noqa: PLC0415
     from streaming_job.operations.doctor_source import Source  # noqa: PLC0415
 
     clients: dict[str, Any] = {}
@@ -92,8 +94,11 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
     yield "clock", source.clock, "kinesis:ListStreams"
     stream = settings.source.stream
     yield f"stream {stream}", source.stream, "kinesis:DescribeStreamSummary"
-    yield f"reading {stream}", source.stream_readable, "kinesis:ListShards, GetShardIterator, GetRecords"
-    yield "lag", lambda: Lag(made("kinesis"), source.now_s).findings(settings.lake.checkpoint), "kinesis:GetRecords"
+    if settings.source.connector == "files":
+        yield "archive", lambda: archives(settings, made("s3")), "s3:ListBucket, GetObject"
+    else:
+        yield f"reading {stream}", source.stream_readable, "kinesis:ListShards, GetShardIterator, GetRecords"
+        yield "lag", lambda: Lag(made("kinesis"), source.now_s).findings(settings.lake.checkpoint), "kinesis:GetRecords"
     for name, config in known.items():
         yield f"table {name}", _bound(source.table, config), "dynamodb:DescribeTable, DescribeTimeToLive"
         yield f"reading {name}", _bound(source.readable, config), "dynamodb:Scan"

@@ -20,6 +20,8 @@ from streaming_job.files.options import FilesOptions
 from streaming_job.files.reader import arrival_ms
 from streaming_job.files.watch import Progress, Watch, progress_of
 from streaming_job.objects import Bucket
+from streaming_job.operations.doctor_files import archives
+from streaming_job.operations.doctor_findings import Level
 
 START_MS = int(datetime(2026, 1, 31, 22, 30, tzinfo=UTC).timestamp() * 1000)
 MINUTE_MS = 60_000
@@ -354,3 +356,12 @@ def test_the_same_settings_say_the_same_to_auto_loader() -> None:
 def test_what_our_own_source_cannot_be_told_is_refused_before_the_first_look(source: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         FilesOptions.of(settings(**source))
+
+
+def test_doctor_says_whether_the_archive_can_be_read_and_what_else_lies_there() -> None:
+    s3 = BucketInMemory()
+    assert [finding.level for finding in archives(settings(), s3)] == [Level.NOTE]
+    s3.put(f"archive/{folder_at(START_MS)}n.gz", b"x", START_MS)
+    assert [finding.level for finding in archives(settings(), s3)] == [Level.OK]
+    s3.put("archive/readme.txt", b"x", START_MS)
+    assert ["readme.txt" in finding.what for finding in archives(settings(), s3)] == [False, True]
