@@ -16,7 +16,6 @@ from streaming_job.aws import client, is_emulator
 from streaming_job.operations.doctor_findings import Check, Finding, Level, examined, ok, problem
 
 if TYPE_CHECKING:
-    from streaming_job.operations.doctor_files import archives  # noqa: PLC0415 - see _steps
     from streaming_job.operations.doctor_lag import BridgeLag
     from streaming_job.operations.doctor_source import Source
 
