@@ -3,7 +3,8 @@
 Exit codes: 0 done; 1 it failed; 2 wrong usage or configuration, nothing was started; 3 what was started did not come
 up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify` could not settle everything;
 7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem; 9 `snapshot` or `replay` was not
-begun, since it could not end right; 130 interrupted.
+begun, since it could not end right; 10 the job was asked by `maintain` and has not done it yet; 11 `job run` found a run;
+12 `job status` found none at work; 130 interrupted.
 """
 
 import json
@@ -18,8 +19,9 @@ from rich.table import Table as RichTable
 from config.errors import LakestreamError
 from infra import deploy_cli
 from infra.local.cli import app as local_app
-from streaming_job.operations import cost, doctor, latency, redrive_command, snapshot_command
+from streaming_job.operations import cost, doctor, latency, maintain_command, redrive_command, snapshot_command
 from streaming_job.operations.archive import app as archive_app
+from streaming_job.operations.job_command import app as job_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +33,12 @@ app = typer.Typer(
 )
 app.add_typer(local_app, name="local")
 app.add_typer(archive_app, name="archive")
+app.add_typer(job_app, name="job")
 app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
 app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)
 app.command(name="deploy", epilog=deploy_cli.EXIT_CODES)(deploy_cli.deploy)
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
+app.command(name="maintain", epilog=maintain_command.EXIT_CODES)(maintain_command.maintain)
 app.command(name="snapshot", epilog=snapshot_command.EXIT_CODES)(snapshot_command.snapshot)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
