@@ -66,6 +66,8 @@ class FakeDatabricks:
         self.looks_until_ended = 1
         self.begins = True
         """Whether runs leave PENDING."""
+        self.keeps_running = True
+        """Whether a continuous job that is not paused gets its next run; it waits after failures."""
         self.hidden: set[int] = set()
         """Runs that lists do not show yet."""
         self.most_at_once = 0
@@ -102,7 +104,8 @@ class FakeDatabricks:
         if queued and not at_work:
             queued[0].state, queued[0].looks, queued[0].start_time = "PENDING", 0, int(time.time() * 1000)
         continuous = self.jobs.get(job_id, {}).get("continuous", {})
-        if continuous and continuous.get("pause_status", "UNPAUSED") == "UNPAUSED" and not at_work and not queued:
+        resumed = bool(continuous) and continuous.get("pause_status", "UNPAUSED") == "UNPAUSED"
+        if resumed and self.keeps_running and not at_work and not queued:
             self.add_run(job_id)
         self.most_at_once = max(self.most_at_once, len(at_work))
 
@@ -156,6 +159,8 @@ class FakeDatabricks:
         queues = more.get("queue", settings.get("queue", {})).get("enabled", False)
         state = "PENDING" if busy < settings.get("max_concurrent_runs", 1) else "QUEUED" if queues else "SKIPPED"
         run = self.add_run(job_id, state, start_time=0 if state == "QUEUED" else None, token=idempotency_token)
+        if state == "SKIPPED":
+            run.state, run.result = "TERMINATED", "SKIPPED"
         run.parameters = more
         self._begin_queued(job_id)
         return 200, {"run_id": run.run_id}
