@@ -4,7 +4,7 @@
 size, and stamped each time it is sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -90,8 +90,8 @@ def _encode_change(
                 return None
             operation, new, filtered = "REMOVE", None, True
     return _seal(
-        rules=rules,
-        head={
+        rules,
+        {
             "op": operation,
             "id": _part(record, "eventID", str),
             "gen": generation,
@@ -102,53 +102,64 @@ def _encode_change(
             "origin_ms": origin_ms,
             "bridge_in_ms": bridge_in_ms,
         },
-        keys=keys,
-        new=new,
-        old=old if rules.keep_old_image else None,
-        claims_bucket=claims_bucket,
+        keys,
+        _encoded(new, old if rules.keep_old_image else None, rules),
+        claims_bucket,
     )
 
 
-def encode_snapshot(
-    item: Image,
-    rules: TableRules,
-    generation: str,
-    read_ms: int,
-    claims_bucket: str,
-) -> Change | None:
-    """An item read from the table itself: 40 zeros for a sequence, so that any change beats it. None where filtered."""
+class Reading(NamedTuple):
+    """An item as it was found in the table itself, by an operation and not by the stream."""
+
+    operation: str
+    generation: str
+    sequence: Callable[[str], str]
+    """From the item's digest."""
+    created_ms: int | None
+    read_ms: int
+
+
+def encode_item(item: Image, rules: TableRules, reading: Reading, claims_bucket: str) -> Change | None:
+    """The change that an item read from the table stands for. None where the rules' filter keeps it back."""
     try:
-        return _encode_snapshot(item, rules, generation, read_ms, claims_bucket)
+        if not rules.admits(item):
+            return None
+        missing = [name for name in rules.key if name not in item]
+        if missing:
+            raise PoisonRecordError("no-keys", "an item has not the key its rules name", hint=_KEY_HINT)
+        images = _encoded(item, None, rules)
+        head = _head_of(reading, reading.sequence(images.digest or ""), origin_ms=rules.origin_ms(item))
+        return _seal(rules, head, {name: item[name] for name in rules.key}, images, claims_bucket)
     except MALFORMED as error:
         raise _malformed(error) from None
 
 
-def _encode_snapshot(
-    item: Image, rules: TableRules, generation: str, read_ms: int, claims_bucket: str
-) -> Change | None:
-    if not rules.admits(item):
-        return None
-    missing = [name for name in rules.key if name not in item]
-    if missing:
-        raise PoisonRecordError("no-keys", "an item has not the key its rules name", hint=_KEY_HINT)
-    return _seal(
-        rules=rules,
-        head={
-            "op": "SNAPSHOT",
-            "id": "",
-            "gen": generation,
-            "seq": "0" * SEQUENCE_DIGITS,
-            "ttl": False,
-            "filtered": False,
-            "created_ms": None,
-            "origin_ms": rules.origin_ms(item),
-            "bridge_in_ms": read_ms,
-        },
-        keys={name: item[name] for name in rules.key},
-        new=item,
-        old=None,
-        claims_bucket=claims_bucket,
-    )
+def encode_snapshot(item: Image, rules: TableRules, generation: str, read_ms: int, claims_bucket: str) -> Change | None:
+    """An item read from the table itself: 40 zeros for a sequence, so that any change beats it."""
+    reading = Reading("SNAPSHOT", generation, lambda _digest: "0" * SEQUENCE_DIGITS, None, read_ms)
+    return encode_item(item, rules, reading, claims_bucket)
+
+
+def encode_absence(keys: Image, rules: TableRules, reading: Reading, *, filtered: bool) -> Change:
+    """The removal that an item's absence from the table stands for; `filtered`: it is there, and out of the filter."""
+    head = _head_of(reading, reading.sequence(""), filtered=filtered)
+    return _seal(rules, head, keys, _encoded(None, None, rules), "")
+
+
+def _head_of(
+    reading: Reading, sequence: str, *, origin_ms: int | None = None, filtered: bool = False
+) -> dict[str, Any]:
+    return {
+        "op": reading.operation,
+        "id": "",
+        "gen": reading.generation,
+        "seq": sequence,
+        "ttl": False,
+        "filtered": filtered,
+        "created_ms": reading.created_ms,
+        "origin_ms": origin_ms,
+        "bridge_in_ms": reading.read_ms,
+    }
 
 
 def key_text(keys: Image, rules: TableRules) -> str:
@@ -175,55 +186,52 @@ def _malformed(error: Exception) -> PoisonRecordError:
 # --- sealing ----------------------------------------------------------------------------------------------------------
 
 
-def _seal(
-    *,
-    rules: TableRules,
-    head: dict[str, Any],
-    keys: Image,
-    new: Image | None,
-    old: Image | None,
-    claims_bucket: str,
-) -> Change:
-    """Masks, encodes and measures; images that do not fit go into a claim check."""
+class _Images(NamedTuple):
+    """Both images as JSON, the types of both, the digest of the new one."""
+
+    texts: dict[str, Fragment | None]
+    types: dict[str, str]
+    digest: str | None
+
+
+def _seal(rules: TableRules, head: dict[str, Any], keys: Image, images: _Images, claims_bucket: str) -> Change:
+    """Masks the key and measures; images that do not fit go into a claim check."""
     key, key_types = canonical(rules.mask(keys))
     key_types = rooted(key_types, "/key") if key_types else key_types
-    images, types, digest = _encoded(new, old, rules)
+    types = images.types
     envelope: dict[str, Any] = {
         "v": VERSION,
         "rules": rules.label,
         "table": rules.table,
         **head,
         "key": Fragment(key),
-        **images,
+        **images.texts,
         "types": types | key_types if key_types else types,
-        "digest": digest,
+        "digest": images.digest,
         "ref": None,
     }
     partition = partition_key(key.decode())
     change = _measured(envelope, partition, None)
     if change.cost <= KINESIS_RECORD_BYTES_MAX:
         return change
-    body = dumps({**images, "types": types})
+    body = dumps({**images.texts, "types": types})
     name = f"claims/{rules.table}/{sha256(key).hexdigest()}/{head['gen']}-{head['seq']}.json"
     ref = {"bucket": claims_bucket, "key": name, "bytes": len(body), "sha256": sha256(body).hexdigest()}
     envelope |= {"new": None, "old": None, "types": key_types, "ref": ref}
     return _measured(envelope, partition, Parked(name, body, secret=False))
 
 
-def _encoded(
-    new: Image | None, old: Image | None, rules: TableRules
-) -> tuple[dict[str, Fragment | None], dict[str, str], str | None]:
-    """Both images as JSON, the types of both, the digest of the new one."""
+def _encoded(new: Image | None, old: Image | None, rules: TableRules) -> _Images:
     encoded_new = encode(new, rules.masking, digested=True) if new is not None else None
     encoded_old = encode(old, rules.masking) if old is not None else None
-    images: dict[str, Fragment | None] = {"new": None, "old": None}
+    texts: dict[str, Fragment | None] = {"new": None, "old": None}
     types: dict[str, str] = {}
     for name, encoded in (("new", encoded_new), ("old", encoded_old)):
         if encoded is not None:
-            images[name] = Fragment(encoded.text)
+            texts[name] = Fragment(encoded.text)
             if encoded.types:
                 types |= rooted(encoded.types, f"/{name}")
-    return images, types, encoded_new.digest if encoded_new else None
+    return _Images(texts, types, encoded_new.digest if encoded_new else None)
 
 
 def _measured(envelope: dict[str, Any], partition: str, claim: Parked | None) -> Change:
