@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -202,6 +203,19 @@ class DeleteRule(Frozen):
     window_h: int = Field(default=168, ge=1)
 
 
+class StreamRule(Frozen):
+    """Where one of the table's streams stands in the order of its changes, which its label does not tell.
+
+    A stream that took over from another - of a replica, and back - counts from `since` on as made then: a moment after
+    the last write to the one before it and before the first write to this one. Without `since` it keeps its label's
+    place: an old stream whose changes come late.
+    """
+
+    label: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}$")]
+    """As it ends the stream's ARN."""
+    since: AwareDatetime | None = None
+
+
 class LakeRules(Frozen):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,120}$")]
     engine: Literal["rust", "spark"] = "rust"
@@ -215,6 +229,33 @@ class LakeRules(Frozen):
     columns: dict[AttributePath, ColumnRule] = Field(default_factory=dict)
     """Declared columns by path; all others are learnt from the first value seen."""
     flatten: FlattenRules = FlattenRules()
+    streams: tuple[StreamRule, ...] = ()
+    """Needed only where a stream that was made earlier took over from a later one; entries are added, never changed."""
+
+    @field_validator("streams")
+    @classmethod
+    def at_moments_of_their_own(cls, streams: tuple[StreamRule, ...]) -> tuple[StreamRule, ...]:
+        moments = [stream.since for stream in streams if stream.since is not None]
+        if len(set(moments)) < len(moments):
+            raise ValueError("two streams take over at the same moment")
+        return streams
+
+
+class PullRules(Frozen):
+    """For a table without a stream: a global index with a tenant as partition key and, as sort key, what an item's every
+    write moves on - the time of the write, or a counter.
+    """
+
+    index: Annotated[str, StringConstraints(min_length=3)]
+    version: Literal["s", "ms", "us", "ns", "iso", "count"]
+    """The sort key's unit: times since 1970, an ISO time in UTC, or a counter."""
+    overlap: int = Field(default=900, ge=0)
+    """How far behind the newest version seen each pass reads again, in seconds, or in counts: what was written late or
+    by a clock that is slow is found within it.
+    """
+    tenants: tuple[str | int, ...] = ()
+    """None listed: they are discovered by a Scan of the index."""
+    discover_every_h: int = Field(default=24, ge=1)
 
 
 class TableConfig(Frozen):
@@ -223,6 +264,7 @@ class TableConfig(Frozen):
     key: tuple[KeyAttribute, ...] = Field(min_length=1, max_length=2)
     bridge: BridgeRules = BridgeRules()
     lake: LakeRules
+    pull: PullRules | None = None
 
 
 def load_table(path: Path) -> TableConfig:
