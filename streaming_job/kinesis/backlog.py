@@ -43,7 +43,7 @@ class Backlog:
     def read_until_ms(self) -> int:
         """Nothing that arrived before then is still to be committed; 0 while nobody knows."""
         if not self.segments:
-            return self.tip_ms or self.start.seen_ms
+            return self.tip_ms or (0 if self.start.is_unread else self.start.seen_ms)
         oldest = self.segments[0].rows
         return oldest.arrivals_ms[0] if oldest else self.start.seen_ms
 
@@ -99,7 +99,7 @@ class Backlog:
                 continue
             cut = segment.rows.boundary(rows_max, bytes_max) if segment.rows else 0
             return self._cut(index, cut) if cut else reached
-        return reached.seen(self.tip_ms)
+        return reached if reached.is_closed else reached.seen(self.tip_ms)
 
     def marked(self, end: Position) -> Position:
         """`end`, with the batch's first record where it began at none."""

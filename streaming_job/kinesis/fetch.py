@@ -82,6 +82,8 @@ class FetchLimits:
     retry_ms_max: int
     retention_ms: int
     fail_on_data_loss: bool
+    created_ms: int = 0
+    """The stream's: what is younger than its retention has trimmed nothing yet."""
 
 
 @dataclass
@@ -187,7 +189,8 @@ class ShardReader:
             raise
 
     def _move(self, answer: Answer, asked_ms: int) -> None:
-        at_tip = answer.behind_ms == 0
+        # A shard's end is no tip: its children may have waited for long, and take over what is known here.
+        at_tip = answer.behind_ms == 0 and answer.next_iterator is not None
         seen_ms = max(answer.arrival_ms, asked_ms if at_tip else 0)
         if answer.sequences:
             self.position = Position.after(answer.sequences[-1], seen_ms=max(seen_ms, self.position.seen_ms))
@@ -200,7 +203,7 @@ class ShardReader:
         """Asked after the answer: while the record before it is still there, nothing between them can be gone."""
         before = self.position
         at_risk_ms = self.clock.now_ms() - self.limits.retention_ms + CLOCK_MARGIN_MS
-        if before.seen_ms == 0 or before.seen_ms >= at_risk_ms:
+        if before.seen_ms == 0 or max(before.seen_ms, self.limits.created_ms) >= at_risk_ms:
             return
         if before.kind is Kind.AFTER and self._is_still_there(before):
             return

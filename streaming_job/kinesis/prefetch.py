@@ -67,6 +67,7 @@ def fetch_limits(options: Options, info: StreamInfo) -> FetchLimits:
         mb_s_max=options.fetch_mb_s_max,
         retry_ms_max=options.retry_ms_max,
         retention_ms=info.retention_ms,
+        created_ms=info.created_ms,
         fail_on_data_loss=options.fail_on_data_loss,
     )
 

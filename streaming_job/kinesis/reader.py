@@ -19,7 +19,7 @@ from streaming_job.kinesis.backlog import runs
 from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.consumers import consumer_arns, deregister
 from streaming_job.kinesis.errors import DataLossError, OffsetError
-from streaming_job.kinesis.fetch import Clock, ShardReader, read_through
+from streaming_job.kinesis.fetch import CLOCK_MARGIN_MS, Clock, ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher, SystemClock, fetch_limits
@@ -27,6 +27,9 @@ from streaming_job.kinesis.progress import progress_of
 from streaming_job.kinesis.rows import SCHEMA, from_ipc, to_ipc
 from streaming_job.kinesis.shards import StreamInfo, initial_offset
 
+START_MS_MAX = 600_000
+"""From its beginning to its first look at a shard, a new query takes no longer; later, what was trimmed is a loss."""
+assert START_MS_MAX > CLOCK_MARGIN_MS
 PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
 """Of one task: Spark sends tasks through its control channel, which refuses messages above 128 MB."""
 
@@ -97,6 +100,8 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 continue
             info = infos[ref.stream]
             segments = self._prefetcher.segments(ref, before, position) if self._prefetcher else None
+            if position.first:
+                before = replace(before, seen_ms=0)  # the first record proves that none before it is missing
             if segments is None:
                 ranges.append(RangePartition(ref, before, position, info))
                 continue
@@ -180,12 +185,13 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _initial_position(self, infos: dict[str, StreamInfo]) -> Position:
         given, now_ms = self._options.initial_position, self._clock.now_ms()
+        # A start before the retention is a wish for all there is. What is about to be trimmed is not asked for, or a
+        # query could not begin without a loss.
+        asked_from_ms = now_ms - min(info.retention_ms for info in infos.values()) + START_MS_MAX
         if given.kind == "trim_horizon":
-            return Position.trim_horizon()
+            return Position.trim_horizon(seen_ms=asked_from_ms)
         at_ms = now_ms if given.kind == "latest" else given.at_ms
-        oldest_ms = now_ms - min(info.retention_ms for info in infos.values())
-        # A start before the retention is a wish for all there is, not a loss.
-        return Position.at(at_ms, seen_ms=at_ms if at_ms > oldest_ms else 0)
+        return Position.at(at_ms, seen_ms=max(at_ms, asked_from_ms))
 
     def _is_of_another_stream(self, offset: Offset, name: str) -> bool:
         """A batch planned before the stream was made anew, run again after: accepted as lost, nothing to read."""

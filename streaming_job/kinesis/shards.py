@@ -63,7 +63,10 @@ def prune(offset: Offset, listing: Listing) -> Offset:
 
 
 def readable(offset: Offset, listing: Listing) -> dict[ShardRef, Position]:
-    """Shards that are not read to their end and whose parents all are (or are known no more)."""
+    """Shards that are not read to their end and whose parents all are (or are known no more).
+
+    Of a child of which nothing has been read, nothing was missed before its parents' last records.
+    """
     result: dict[ShardRef, Position] = {}
     for name, stream in offset.streams.items():
         parents = {shard.id: shard.parents for shard in listing.get(name, ())}
@@ -72,7 +75,8 @@ def readable(offset: Offset, listing: Listing) -> dict[ShardRef, Position]:
                 continue
             known = [stream.shards[parent] for parent in parents.get(shard_id, ()) if parent in stream.shards]
             if all(parent.is_closed for parent in known):
-                result[ShardRef(name, shard_id)] = position
+                seen_ms = min((parent.seen_ms for parent in known), default=0) if position.is_unread else 0
+                result[ShardRef(name, shard_id)] = position.seen(seen_ms)
     return result
 
 

@@ -32,6 +32,7 @@ class Job:
         lake: Lake,
         open_reader: Callable[[], SteppedReader],
         journal: Journal,
+        horizon_ms: Callable[[], int],
         query: type[Query] = Query,
     ) -> None:
         self.lake = lake
@@ -40,6 +41,7 @@ class Job:
         """Why it stopped, until a person has decided."""
         self.seen_faults: Counter[str] = Counter()
         self._journal = journal
+        self._horizon_ms = horizon_ms
         self._after_step: AfterStep = go_on
 
     def trigger(self, die_at: str = "", *, everything: bool = False) -> bool:
@@ -62,7 +64,7 @@ class Job:
             self.seen_faults["job: gave up on Kinesis"] += 1
             self.query.stop()
         else:
-            self._journal.append(Committed(self.query.offset or {}))
+            self._journal.append(Committed(self.query.offset or {}, self._horizon_ms()))
         return True
 
     def replay(self, lines: Sequence[bytes], rng: Random) -> None:

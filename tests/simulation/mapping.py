@@ -53,7 +53,7 @@ class Wiring:
     invoke: Callable[[int, bytes], Outcome]
     send: Callable[[Discard, str], None]
     """To the on-failure destination."""
-    delivered: Callable[[Iterable[Identity]], None]
+    finished: Callable[[Iterable[Identity]], None]
     trimmed: Callable[[Iterable[Identity]], None]
     policy: Policy
     parallelization: int
@@ -167,12 +167,14 @@ class SimMapping:
         return True
 
     def _tell(self, changes: Iterable[Change]) -> None:
+        self.wiring.journal.extend(Delivered(self.number, identity) for identity in self._identities(changes))
+
+    def _identities(self, changes: Iterable[Change]) -> list[Identity]:
         stream = self.wiring.stream
-        told = [(stream.table, stream.generation, int(change.sequence)) for change in changes]
-        self.wiring.journal.extend(Delivered(self.number, identity) for identity in told)
-        self.wiring.delivered(told)
+        return [(stream.table, stream.generation, int(change.sequence)) for change in changes]
 
     def _finish(self, name: str, state: ShardState, done: Sequence[Change]) -> None:
+        self.wiring.finished(self._identities(done))
         if done and state.checkpoint.done(done) and state.checkpoint.after is not None:
             self.positions.move(name, state.checkpoint.after)
 

@@ -70,9 +70,9 @@ class Model:
     trimmed: set[Identity] = field(default_factory=set)
     """Gone from the table's stream while some mapping had still to read them."""
     expired: set[Identity] = field(default_factory=set)
-    """Of those, what no mapping had read; an alarm says so."""
-    delivered: set[Identity] = field(default_factory=set)
-    """To the bridge, by whatever mapping, or given up by it."""
+    """Of those, what no mapping was done with; an alarm says so."""
+    done: set[Identity] = field(default_factory=set)
+    """A mapping was told so, or gave the change up."""
 
     def changed(self, fact: Fact, *, readable: bool = True) -> None:
         expected = self._expect(fact)
@@ -92,7 +92,11 @@ class Model:
 
     def trim(self, gone: Iterable[Identity]) -> None:
         self.trimmed |= set(gone)
-        self.expired |= self.trimmed - self.delivered
+        self.expired = self.trimmed - self.done
+
+    def finish(self, done: Iterable[Identity]) -> None:
+        self.done |= set(done)
+        self.expired -= self.done
 
     def _expect(self, fact: Fact) -> Expected | None:
         """A change out of the filter is kept back only if what stood before is known to be out too."""

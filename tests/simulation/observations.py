@@ -89,6 +89,8 @@ class Committed:
     """The query's position as it is in the checkpoint now."""
 
     offset: Mapping[str, Any]
+    horizon_ms: int
+    """What arrived before is trimmed by now."""
 
 
 @dataclass(frozen=True, slots=True)

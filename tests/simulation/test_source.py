@@ -4,7 +4,10 @@ import json
 from random import Random
 from typing import Any
 
-from tests.simulation.clock import HandClock, MachineClock
+import pytest
+
+from streaming_job.kinesis.errors import DataLossError
+from tests.simulation.clock import HOUR_MS, HandClock, MachineClock
 from tests.simulation.kinesis import SimKinesis
 from tests.simulation.source import SteppedReader
 
@@ -18,6 +21,12 @@ def planned(reader: SteppedReader, start: dict[str, Any]) -> dict[str, Any]:
     while (end := reader.latestOffset(start, reader.getDefaultReadLimit())) == start:
         pass
     return dict(json.loads(json.dumps(end)))
+
+
+def begun(kinesis: SimKinesis) -> dict[str, Any]:
+    """A query that has seen the stream's tip once."""
+    reader = reader_of(kinesis)
+    return planned(reader, planned(reader, reader.initialOffset()))
 
 
 def rows(reader: SteppedReader, start: dict[str, Any], end: dict[str, Any]) -> list[bytes]:
@@ -39,3 +48,66 @@ def test_a_child_found_and_read_by_the_very_same_plan_loses_nothing() -> None:
     end = planned(reader, offset)
     assert rows(reader, offset, end) == [b"child"]
     assert rows(reader_of(kinesis), offset, end) == [b"child"]
+
+
+def test_records_of_a_child_that_are_gone_stop_the_job_although_its_parents_end_was_read_in_time() -> None:
+    """Reading a closed shard to its end says nothing of what its children have waited with since."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = begun(kinesis)
+    reader = reader_of(kinesis, shardFetchInterval="1h")
+    kinesis.put("shardId-000000000000", b"before")
+    offset = planned(reader, offset)
+    kinesis.put("shardId-000000000000", b"parent")
+    kinesis.split_at(0)
+    kinesis.put("shardId-000000000001", b"child")
+    kinesis.clock.ms += HOUR_MS // 2
+    offset = planned(reader, offset)
+    kinesis.clock.ms += 23 * HOUR_MS + 3 * HOUR_MS // 4
+    with pytest.raises(DataLossError, match="shardId-000000000001"):
+        planned(reader_of(kinesis), offset)
+
+
+def test_a_query_that_began_and_never_read_does_not_pass_over_what_was_trimmed_since() -> None:
+    """Its start was written down; what arrived after it and is gone was asked for."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    reader = reader_of(kinesis)
+    offset = planned(reader, reader.initialOffset())
+    kinesis.clock.ms += HOUR_MS
+    kinesis.put("shardId-000000000000", b"asked for")
+    kinesis.clock.ms += 25 * HOUR_MS
+    with pytest.raises(DataLossError):
+        planned(reader_of(kinesis), offset)
+
+
+def test_a_new_query_reads_all_there_is_on_an_old_and_busy_stream_that_was_split() -> None:
+    """What is trimmed while it catches up with a parent is no loss as long as the child has it all."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis.put("shardId-000000000000", b"old")
+    kinesis.clock.ms += 22 * HOUR_MS
+    kinesis.put("shardId-000000000000", b"parent")
+    kinesis.split_at(0)
+    kinesis.put("shardId-000000000001", b"child")
+    reader = reader_of(kinesis)
+    offset, held = reader.initialOffset(), []
+    while b"parent" not in held:
+        end = planned(reader, offset)
+        held += rows(reader, offset, end)
+        offset = end
+    kinesis.clock.ms += 4 * HOUR_MS
+    slow = reader_of(kinesis)
+    while b"child" not in held:
+        end = planned(slow, offset)
+        assert rows(reader_of(kinesis), offset, end) == rows(slow, offset, end)
+        held += rows(slow, offset, end)
+        offset = end
+    assert held == [b"old", b"parent", b"child"]
+
+
+def test_a_stream_younger_than_its_retention_has_lost_nothing_however_long_nobody_read_it() -> None:
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=HandClock().ms)
+    reader = reader_of(kinesis)
+    offset = planned(reader, reader.initialOffset())
+    kinesis.put("shardId-000000000000", b"kept")
+    kinesis.clock.ms += 23 * HOUR_MS
+    again = reader_of(kinesis)
+    assert rows(again, offset, planned(again, offset)) == [b"kept"]

@@ -60,13 +60,15 @@ class World:
         )
         keys = {rules.table: rules.key for rules in setup.rules}
         self.lake = parts.lake(keys, self.s3, self.job_clock.now_ms, self)
-        self.job = Job(self.lake, self._open_reader, self.journal, parts.query)
+        self.job = Job(self.lake, self._open_reader, self.journal, self.kinesis.trimmed_before_ms, parts.query)
         self.delivery = parts.delivery(self.kinesis, self.journal)
         self.person = Operator(self.person_clock, self.bridge, self.s3, self.lake, self.model, parts.letters)
         self.failed_batches = FailedBatches(self.s3, self.clock, is_kept=parts.discards_are_kept)
         self.mappings: list[SimMapping] = []
         self.snapshots: list[Snapshot] = []
         self.losses_accepted = 0
+        self.begun_ms: dict[str, int] = {}
+        """Of each shard, what arrived before was trimmed when the query first read it."""
         self.tables = [SourceTable(rules, self.clock, self.model, rng) for rules in setup.rules]
         for table in self.tables:
             for number in range(setup.items_before):
@@ -81,7 +83,7 @@ class World:
             stream=stream,
             invoke=self.bridge.invoke,
             send=self.failed_batches.send,
-            delivered=self.model.delivered.update,
+            finished=self.model.finish,
             trimmed=self.model.trim,
             policy=Policy(
                 batch_records_max=setup.batch_records,

@@ -16,14 +16,14 @@ class NothingLost(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._accepted_ms = 0
-        self._arrived: dict[Identity, int] = {}
-        """When Kinesis last took a record of the change."""
+        self._arrived: dict[Identity, tuple[str, int]] = {}
+        """In which shard, and when, Kinesis last took a record of the change."""
         self._archived: set[Identity] = set()
 
     def see(self, observation: Observation) -> None:
         match observation:
-            case Landed(data=data, arrived_ms=arrived_ms):
-                self._arrived[landed_identity(data)] = arrived_ms
+            case Landed(data=data, shard=shard, arrived_ms=arrived_ms):
+                self._arrived[landed_identity(data)] = shard, arrived_ms
             case LossAccepted(horizon_ms):
                 self._accepted_ms = horizon_ms
             case Archived(lines):
@@ -34,7 +34,7 @@ class NothingLost(Checker):
         for identity in self.model.expected:
             if identity in held or identity in self.model.expired:
                 continue
-            if identity not in self._archived and self._arrived.get(identity, 1) < self._accepted_ms:
+            if identity not in self._archived and self._is_known_gone(identity):
                 continue
             self.broken(f"{identity} is not in history, and nobody said so; it {self._last_seen(identity)}")
         letters = {int(json.loads(body)["record"]["dynamodb"]["SequenceNumber"]) for body in letters_left(self.world)}
@@ -42,6 +42,13 @@ class NothingLost(Checker):
             if identity[2] not in letters:
                 self.broken(f"{identity} could be no envelope, and is no dead letter")
         self._snapshots()
+
+    def _is_known_gone(self, identity: Identity) -> bool:
+        """Trimmed before the query began, or before a person let it go on without."""
+        if identity not in self._arrived:
+            return False
+        shard, arrived_ms = self._arrived[identity]
+        return arrived_ms < max(self._accepted_ms, self.world.begun_ms.get(shard, 0))
 
     def _snapshots(self) -> None:
         """What a snapshot sent and Kinesis acknowledged."""
@@ -60,6 +67,6 @@ class NothingLost(Checker):
         )
 
     def _last_seen(self, identity: Identity) -> str:
-        if identity not in self.model.delivered:
-            return "was given to no bridge"
+        if identity not in self.model.done:
+            return "was carried to its end by no mapping"
         return "had arrived in Kinesis" if identity in self._arrived else "never arrived in Kinesis"
