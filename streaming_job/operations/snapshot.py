@@ -126,6 +126,8 @@ class Snapshot:
     keep: Callable[[State], None]
     written: Written
     now_ms: Callable[[], int]
+    rows_max: int = _ROWS_MAX
+    """Of one object."""
     _buffers: dict[int, _Buffer] = field(default_factory=dict)
 
     def take(self, reads: Iterable[Read]) -> None:
@@ -133,7 +135,7 @@ class Snapshot:
         for read in reads:
             buffer = self._buffers.setdefault(read.part, _Buffer())
             self._encode(read.items, buffer)
-            if read.is_last or len(buffer.lines) >= _ROWS_MAX or buffer.size >= _BYTES_MAX:
+            if read.is_last or len(buffer.lines) >= self.rows_max or buffer.size >= _BYTES_MAX:
                 self._write(read, buffer)
                 self._buffers[read.part] = _Buffer()
         self._put("manifest.json", json.dumps(self._manifest(), indent=1).encode())

@@ -92,7 +92,7 @@ def plan(
             page_s=_page_s(dynamodb, table.table),
             retention_h=retention_h,
         )
-        reads = lambda: _scanned(dynamodb, state, CapacityBudget(request.read_capacity_units_per_s))  # noqa: E731
+        reads = lambda: scanned(dynamodb, state, CapacityBudget(request.read_capacity_units_per_s))  # noqa: E731
     return Plan(Bucket(s3, bucket.name), rules, state, proven, estimate, reads, request.state_file)
 
 
@@ -139,7 +139,7 @@ def _resumed(request: Request, source: Source, rules: TableRules) -> State:
     return state
 
 
-def _scanned(dynamodb: Any, state: State, budget: CapacityBudget) -> Iterator[Read]:
+def scanned(dynamodb: Any, state: State, budget: CapacityBudget) -> Iterator[Read]:
     """Strongly consistent: an item read late must not show what it was before the stream began."""
     left = {
         number: key_read(part.after) if part.after is not None else None

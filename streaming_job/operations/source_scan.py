@@ -92,7 +92,7 @@ def scan_segments(
                 _put(pages, page, stop)
                 if stop.is_set():
                     return
-        except (ClientError, BotoCoreError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends a thread ends the scan, which would wait for it for ever
             _put(pages, error, stop)
 
     threads = [threading.Thread(target=read, args=part, name=f"scan-{part[0]}") for part in wanted.items()]
@@ -110,8 +110,10 @@ def _until_all_ended(pages: "queue.Queue[Page | Exception]", segments: int, tabl
     ended = 0
     while ended < segments:
         page = pages.get()
-        if isinstance(page, Exception):
+        if isinstance(page, ClientError | BotoCoreError):
             raise unreadable(table, page) from page
+        if isinstance(page, Exception):
+            raise page
         ended += page.after is None
         yield page
 
