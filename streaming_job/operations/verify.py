@@ -14,22 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, Protocol
 
-import pyarrow as pa
-
-from bridge_lambda.envelope import key_text
-from bridge_lambda.images import encode, parse, restore
 from bridge_lambda.rules import TableRules
 from config.tables import TableConfig
-from streaming_job.operations.comparison import SOURCE_SCHEMA, Comparison, Finding, Suspect, comparison
+from streaming_job.operations.comparison import Comparison, Finding, Suspect, comparison
 from streaming_job.operations.source_scan import (
     CapacityBudget,
     DynamoReader,
     Item,
-    key_read,
-    key_written,
     read_consistently,
     scan,
 )
+from streaming_job.operations.source_side import SourceSide
 
 EXAMPLES_MAX: Final = 10
 SETTLED_MAX: Final = 20_000
@@ -136,19 +131,10 @@ class Verification:
         excluded = read = 0
         budget = CapacityBudget(self.options.read_capacity_units_per_s)
         for page in scan(self.client, self.config.table, segments=self.options.segments, budget=budget):
-            admitted = [item for item in page if self.rules.admits(item)]
+            admitted = self._source.admitted(page)
             excluded += len(page) - len(admitted)
             read += len(page)
-            sides.add_source(
-                pa.table(
-                    {
-                        "key": [self._key(item) for item in admitted],
-                        "digest": [self._digest(item) for item in admitted],
-                        "address": [key_written(self._address(item)) for item in admitted],
-                    },
-                    schema=SOURCE_SCHEMA,
-                )
-            )
+            sides.add_source(self._source.rows(admitted))
             self.say(f"{read:,} items of the source read")
         return excluded
 
@@ -156,7 +142,7 @@ class Verification:
         """Each suspect as what it turned out to be; those that turned out equal are gone."""
         found: dict[Finding, list[str]] = {finding: [] for finding in Finding}
         found[Finding.UNPROVEN] += [suspect.key for suspect in suspects[SETTLED_MAX:]]
-        pending = {suspect.key: Doubt(self._known_address(suspect)) for suspect in suspects[:SETTLED_MAX]}
+        pending = {suspect.key: Doubt(self._source.known_address(suspect)) for suspect in suspects[:SETTLED_MAX]}
         deadline = self.clock() + self.options.settle_s
         while pending:
             self.say(f"{len(pending):,} rows looked at again")
@@ -177,7 +163,7 @@ class Verification:
         read_ms = int(self.clock() * 1000)
         addresses = [doubt.address for doubt in pending.values() if doubt.address is not None]
         items = read_consistently(self.client, self.config.table, addresses, CapacityBudget())
-        source = {self._key(item): self._digest(item) for item in items if self.rules.admits(item)}
+        source = {self._source.key(item): self._source.digest(item) for item in self._source.admitted(items)}
         rows = self.lake.of(list(pending))
         settled: dict[str, Finding | None] = {}
         for key, doubt in pending.items():
@@ -189,23 +175,9 @@ class Verification:
                 settled[key] = finding
         return settled
 
-    def _key(self, item: Item) -> str:
-        return key_text(self._address(item), self.rules)
-
-    def _address(self, item: Item) -> dict[str, Any]:
-        return {attribute.name: item[attribute.name] for attribute in self.config.key}
-
-    def _digest(self, item: Item) -> str | None:
-        return encode(self.rules.mask(item), digested=True).digest
-
-    def _known_address(self, suspect: Suspect) -> Item | None:
-        """Where to find the item again; a row of the lake alone says it only where its key is not masked."""
-        if suspect.address is not None:
-            return key_read(suspect.address)
-        if any(attribute.name in self.rules.masks for attribute in self.config.key):
-            return None
-        types = {f"/{attribute.name}": "B" for attribute in self.config.key if attribute.type == "B"}
-        return key_read(key_written(restore(parse(suspect.key), types)))
+    @property
+    def _source(self) -> SourceSide:
+        return SourceSide(self.config, self.rules)
 
 
 @dataclass
