@@ -187,6 +187,8 @@ class Job:
             metrics.columns.labels(table).inc(len(counts.columns_added))
             metrics.rescued.labels(table).inc(counts.rescued)
             metrics.parked.labels(table).set(counts.parked)
+            metrics.refused.labels(table).set(counts.refused)
+            metrics.unproven.labels(table).set(counts.is_unproven)
 
     def _wait(self, query: StreamingQuery) -> None:
         while query.isActive:

@@ -40,6 +40,18 @@ class JobMetrics:
         self.parked = Gauge(
             "lakestream_parked", "Changes parked because their table fails", ["table"], registry=self.registry
         )
+        self.refused = Gauge(
+            "lakestream_refused",
+            "Changes refused because nobody stated where their stream stands in the order",
+            ["table"],
+            registry=self.registry,
+        )
+        self.unproven = Gauge(
+            "lakestream_unproven",
+            "1 while changes of the table may be missing, until verify finds it equal or it is rebuilt",
+            ["table"],
+            registry=self.registry,
+        )
         self.taken_in = Counter(
             "lakestream_taken_in",
             "Rows that commands handed over and that were taken in between batches",

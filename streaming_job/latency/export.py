@@ -25,7 +25,11 @@ COUNTED: Final = {
     "lakestream_rescued": "rescued",
 }
 """Counters, sent as what they grew by; CloudWatch's names follow the bridge's, which have no prefix either."""
-STANDING: Final = {"lakestream_parked": "parked"}
+STANDING: Final = {
+    "lakestream_parked": "parked",
+    "lakestream_refused": "refused",
+    "lakestream_unproven": "unproven",
+}
 READY: Final = "ready"
 BEHIND: Final = "source_behind_ms"
 RETENTION_USED: Final = "source_retention_used"

@@ -1,6 +1,7 @@
 """Puts one table's lane together from the configuration: locations, engines, lease, flattener, shared tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Final
 
@@ -22,9 +23,21 @@ from streaming_job.pipeline.lease import Clock, Lease, Owner
 from streaming_job.pipeline.locations import Lake, Location, TableLocations, live_sql
 from streaming_job.pipeline.merge import Engine, Guard, LakeTable, TableSpec
 from streaming_job.pipeline.opening import Tables, log_properties, shared_engine
+from streaming_job.pipeline.order import Order
+from streaming_job.pipeline.properties import written
+from streaming_job.pipeline.rebuild import Rebuild, take_over
+from streaming_job.pipeline.requests import MAINTAINED
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import AfterStep
-from streaming_job.pipeline.upkeep import VACUUMED_PROPERTY, Upkeep, shared_upkeep, upkeep_of
+from streaming_job.pipeline.table_lanes import TableLanes
+from streaming_job.pipeline.upkeep import (
+    VACUUMED_PROPERTY,
+    Outcome,
+    Upkeep,
+    compaction,
+    shared_upkeep,
+    upkeep_of,
+)
 from streaming_job.pipeline.writer import TableParts, TableWriter
 
 _LOOK_FOR_LATENCY_EVERY_MS: Final = 60_000
@@ -50,14 +63,54 @@ class Assembly:
         self._tables = Tables(settings, lambda: spark)
         self._looks_after_latency = False
         self._look_for_latency_ms = 0
+        self._configs = dict(tables)
         self.decoder = Decoder(tables)
         self.upkeep = Upkeep(settings.upkeep, clock)
 
-    def lane(self, config: TableConfig) -> TableLane:
+    def lanes(self, config: TableConfig) -> TableLanes:
+        return TableLanes(config, self, self._clock)
+
+    def lane(self, config: TableConfig, *, is_rebuilt: bool) -> TableLane:
+        def writer() -> TableWriter:
+            places = self.lake.of(config)
+            if not is_rebuilt:
+                self._refuse_half_a_table(config.lake.engine, places)
+            opened = self._writer(config, places.current)
+            if places.live is not None:
+                self._spark.sql(
+                    f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
+                )
+            parts = opened.parts
+            self.upkeep.take_on(
+                upkeep_of(
+                    parts.current,
+                    parts.history,
+                    config.lake,
+                    self._settings.upkeep,
+                    self._clock,
+                    guard=parts.lease.check,
+                ),
+                config.table,
+            )
+            self._readmit(opened)
+            return opened
+
+        return self._lane(config.table, writer, parking.Parking(self._parked, config.table))
+
+    def lane_beside(self, config: TableConfig) -> TableLane:
+        def writer() -> TableWriter:
+            opened = self._writer(config, self.lake.of(config).rebuilt)
+            guard = opened.parts.lease.check
+            self.upkeep.take_on([compaction(opened.parts.current, self._settings.upkeep, self._clock, guard)])
+            return opened
+
+        return self._lane(f"{config.table}, rebuilt", writer, parking.Parking(self._rebuild_parked, config.table))
+
+    def _lane(self, name: str, open_writer: Callable[[], TableWriter], parked: parking.Parking) -> TableLane:
         return TableLane(
-            config.table,
-            lambda: self._writer(config),
-            parking.Parking(self._parked, config.table),
+            name,
+            open_writer,
+            parked,
             write_rejects=self.write_rejects,
             clock=self._clock,
             retry_s_max=self._settings.pipeline.park_retry_s_max,
@@ -67,24 +120,18 @@ class Assembly:
     def write_rejects(self, rejected: pa.Table) -> int:
         return rejects.write(self._rejects, rejected, self._clock()) if rejected.num_rows else 0
 
-    def _writer(self, config: TableConfig) -> TableWriter:
-        places, rules = self.lake.of(config), config.lake
-        log = log_properties(rules.engine, self._settings) | {VACUUMED_PROPERTY: str(self._clock())}
+    def _writer(self, config: TableConfig, place: Location) -> TableWriter:
+        """Of `current`, or of the new one beside it; `history` is the same."""
+        rules, settings = config.lake, self._settings
+        log = log_properties(rules.engine, settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
-        self._refuse_half_a_table(rules.engine, places)
-        table = self._tables.open(rules.engine, current.spec(places.current, StructType(), log | feed))
-        past = self._tables.open(rules.engine, history.spec(places.history, log))
-        lease = Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
+        table = self._tables.open(rules.engine, current.spec(place, StructType(), log | feed))
+        past = self._tables.open(rules.engine, history.spec(self.lake.of(config).history, log))
+        lease = self._lease(table)
+        order = Order(table, rules, lease.check, self._clock)
         # Last, so that a table that cannot be opened leaves no lease behind.
-        lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
+        lease.acquire(wait_ms=settings.lease.wait_s * 1000)
         _apply(feed, table, lease.check)
-        if places.live is not None:
-            self._spark.sql(
-                f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
-            )
-        self.upkeep.take_on(
-            upkeep_of(table, past, rules, self._settings.upkeep, self._clock, guard=lease.check), config.table
-        )
         return TableWriter(
             config,
             TableParts(
@@ -94,9 +141,50 @@ class Assembly:
                 flattener=Flattener(config),
                 schema_log=SchemaLog(self._schema_changes, config.table),
                 resolver=Resolver(self._objects, self._decode_again),
+                order=order,
+                refused=parking.Parking(self._refused, config.table),
                 clock=self._clock,
             ),
         )
+
+    def _lease(self, table: LakeTable) -> Lease:
+        return Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
+
+    def _readmit(self, writer: TableWriter) -> None:
+        for done in writer.readmit():
+            for rejected in done.late_rejects:
+                self.write_rejects(rejected)
+
+    # --- rebuilds -----------------------------------------------------------------------------------------------------
+
+    def rebuild_of(self, config: TableConfig) -> Rebuild | None:
+        return Rebuild.of(self._tables.properties(self.lake.of(config).rebuilt))
+
+    def is_lost(self, config: TableConfig) -> bool:
+        return not self._tables.exists(config.lake.engine, self.lake.of(config).current)
+
+    def promote(self, config: TableConfig, rebuild: Rebuild, new: LakeTable, old: TableLane | None) -> None:
+        table = self._tables.open(config.lake.engine, current.spec(self.lake.of(config).current, StructType(), {}))
+        lease = old.writer.parts.lease if old is not None and old.writer is not None else self._lease(table)
+        if lease.token is None:
+            lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
+        take_over(table, new, rebuild.number, lease.verified)
+        if old is None or old.writer is None:
+            lease.release()
+        self._configs[config.table] = config
+        self.decoder = Decoder(self._configs)
+
+    def let_go(self, config: TableConfig, *, beside: bool) -> None:
+        places = self.lake.of(config)
+        for place in (places.rebuilt,) if beside else (places.current, places.history):
+            self.upkeep.let_go(place)
+
+    def maintain(self, table: str, answer: LakeTable, asked_ms: int) -> None:
+        def tell(outcomes: Sequence[Outcome]) -> None:
+            said = {"asked_ms": asked_ms, "by": str(self._owner), "tasks": [asdict(outcome) for outcome in outcomes]}
+            answer.set_properties({MAINTAINED: written(said)})
+
+        self.upkeep.ask(table, tell)
 
     def _refuse_half_a_table(self, engine: Engine, places: TableLocations) -> None:
         there = {place: self._tables.exists(engine, place) for place in (places.current, places.history)}
@@ -127,6 +215,14 @@ class Assembly:
     @cached_property
     def _parked(self) -> LakeTable:
         return self._looked_after(parking.spec(self.lake.shared("parked")))
+
+    @cached_property
+    def _refused(self) -> LakeTable:
+        return self._looked_after(parking.spec(self.lake.shared("refused")))
+
+    @cached_property
+    def _rebuild_parked(self) -> LakeTable:
+        return self._looked_after(parking.spec(self.lake.shared("rebuild_parked")))
 
     @cached_property
     def _schema_changes(self) -> LakeTable:

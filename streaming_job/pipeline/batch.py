@@ -21,9 +21,10 @@ from streaming_job.pipeline.arrow import pc
 from streaming_job.pipeline.assembly import Assembly
 from streaming_job.pipeline.changes import SCHEMA, SOURCE
 from streaming_job.pipeline.decode import Decoder
-from streaming_job.pipeline.lane import TableLane, TableReport
+from streaming_job.pipeline.lane import TableReport
 from streaming_job.pipeline.lease import Clock, Owner
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch, go_on
+from streaming_job.pipeline.table_lanes import TableLanes
 
 
 def now_ms() -> int:
@@ -72,14 +73,14 @@ class Pipeline:
         self._after_step = after_step
         owner = owner or Owner.here(f"job {settings.lake.checkpoint}")
         self._assembly = Assembly(spark, settings, self._tables, owner=owner, clock=clock, after_step=after_step)
-        self._lanes: dict[str, TableLane] = {}
+        self._lanes: dict[str, TableLanes] = {}
         self._pool = ThreadPoolExecutor(settings.pipeline.parallel_tables, thread_name_prefix="table")
 
     def __enter__(self) -> Self:
         for name, config in self._tables.items():
-            self._lanes[name] = self._assembly.lane(config)
+            self._lanes[name] = self._assembly.lanes(config)
         try:
-            list(self._pool.map(TableLane.open, self._lanes.values()))
+            list(self._pool.map(TableLanes.open, self._lanes.values()))
         except BaseException:
             # A start that is refused leaves no lease behind with the tables it had opened.
             self.close()

@@ -40,6 +40,8 @@ _PASSED: Final = {"_seq": "change_seq"}
 
 PURGED_PROPERTY: Final = "lakestream.purgedBeforeMs"
 """Tombstones of changes created before this may be gone."""
+SCANNED_PROPERTY: Final = "lakestream.scannedMs"
+"""All items were read whole after this: a change created before it is no news here, whatever it says."""
 
 _OLD_POINTER: Final = r'([{,])"/old/'
 """In the JSON text of `types`, where a name begins: within a name a quote follows a backslash."""

@@ -30,6 +30,9 @@ class TableReport:
     columns_added: tuple[str, ...] = ()
     parked: int = 0
     """How many of its changes are parked now, of whatever batch."""
+    refused: int = 0
+    """How many wait for the rules to say where their stream stands, of whatever batch."""
+    is_unproven: bool = False
     drained: int = 0
     failure: str | None = None
     commit_ms: int | None = None
@@ -111,6 +114,9 @@ class TableLane:
         elif changes.num_rows:
             self._park(changes, report.failure or "earlier changes of the table are parked", watch)
         report.parked = self._parking.count
+        if self._writer is not None:
+            report.refused = self._writer.parts.refused.count
+            report.is_unproven = self._writer.parts.order.is_unproven
         report.steps_ms = watch.spent_ms
         return report
 

@@ -131,6 +131,11 @@ class Lease:
                 hint="let one job write a table; stop the other, then start again from the checkpoint",
             )
 
+    def verified(self) -> None:
+        """As `check`, after a look at what others committed: for a commit through another handle of the table."""
+        self._table.refresh()
+        self.check()
+
     def release(self) -> None:
         """Ends the lease now. One that is lost is no longer ours to end."""
         if self._token is None:

@@ -5,8 +5,9 @@ from typing import Final
 
 from config.settings import LakeSettings
 from config.tables import TableConfig
+from streaming_job.pipeline.naming import PROCESSED_AT
 
-SHARED_TABLES: Final = ("rejects", "parked", "schema_changes", "latency")
+SHARED_TABLES: Final = ("rejects", "parked", "refused", "schema_changes", "latency", "rebuild_parked")
 """What all source tables write to."""
 
 
@@ -32,6 +33,8 @@ class Location:
 class TableLocations:
     current: Location
     history: Location
+    rebuilt: Location
+    """Where a new `current` is built beside the old one."""
     live: str | None
     """Name of the view without tombstones; None where there is no catalog to hold a view."""
 
@@ -54,10 +57,14 @@ class Lake:
         name = table.lake.name
         if self.settings.root is not None:
             folder = f"{self.settings.root.rstrip('/')}/{name}"
-            return TableLocations(Location(path=f"{folder}/current"), Location(path=f"{folder}/history"), live=None)
+            current, history, rebuilt = (
+                Location(path=f"{folder}/{part}") for part in ("current", "history", "rebuilt")
+            )
+            return TableLocations(current, history, rebuilt, live=None)
         return TableLocations(
             Location(name=self._named(name)),
             Location(name=self._named(f"{name}_history")),
+            Location(name=self._named(f"{name}_rebuilt")),
             live=self._named(f"{name}_live"),
         )
 
@@ -66,5 +73,5 @@ class Lake:
 
 
 def live_sql(location: Location) -> str:
-    """The query of `<name>_live`: rows as they stand, without tombstones."""
-    return f"SELECT * FROM {location.sql} WHERE NOT _deleted"  # noqa: S608 - the location is configuration
+    """The query of `<name>_live`: rows as they stand, without tombstones; when they were written, by a plain name."""
+    return f"SELECT *, _ingest_ts AS {PROCESSED_AT} FROM {location.sql} WHERE NOT _deleted"  # noqa: S608 - the location is configuration

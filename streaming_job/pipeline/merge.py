@@ -7,7 +7,7 @@ What a merge means is said once, here, in the SQL both speak; `s` is the source,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import pyarrow as pa
 from pyspark.sql.types import StructType
@@ -87,6 +87,13 @@ class LakeTable(Protocol):
 
     def delete(self, where: str, guard: Guard = no_guard) -> int: ...
 
+    def become(self, other: Location, number: int, guard: Guard = no_guard) -> None:
+        """Take the other table's columns and rows in place of one's own, in one commit; properties stay.
+
+        A reader sees the old table or the new one, whole; one that began before goes on with the files it began with.
+        `number` names the taking: taken once, it is not taken again.
+        """
+
     def newest(self, keys: Sequence[str]) -> dict[str, str]:
         """The highest `_seq` of each of these `_key`s that is there."""
 
@@ -159,6 +166,10 @@ class Opener(Protocol):
     """How the pipeline comes by its tables; created when they are not there yet."""
 
     def __call__(self, engine: Engine, spec: TableSpec) -> LakeTable: ...
+
+
+TAKEN_OVER: Final = "lakestream.rebuild"
+"""The application transaction that a taking over is recorded as, in its very commit."""
 
 
 def first_int(metrics: Mapping[str, Any], *names: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
-from deltalake import DeltaTable, Field, QueryBuilder, Schema
+from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
@@ -15,6 +15,7 @@ from streaming_job.errors import CommitConflictError, EngineRefusedError
 from streaming_job.pipeline.arrow import pc, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
+    TAKEN_OVER,
     Guard,
     Merge,
     Merged,
@@ -43,7 +44,8 @@ class RustTable:
         self._location = spec.location
         # Lanes of several tables share some tables, and a handle of delta-rs is used by one thread at a time.
         self._lock = threading.RLock()
-        self._table = _open(spec, spec.location.path, dict(storage or {}))
+        self._storage = dict(storage or {})
+        self._table = _open(spec, spec.location.path, self._storage)
         protocol = self._table.protocol()
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         refuse_features("rust", spec.location, features, self.properties())
@@ -86,6 +88,17 @@ class RustTable:
 
     def delete(self, where: str, guard: Guard = no_guard) -> int:
         return self._commit(lambda: first_int(self._table.delete(where), "num_deleted_rows"), guard)
+
+    def become(self, other: Location, number: int, guard: Guard = no_guard) -> None:
+        def attempt() -> None:
+            if (self._table.transaction_version(TAKEN_OVER) or 0) >= number:
+                return
+            source = DeltaTable(str(other), storage_options=self._storage)
+            rows = QueryBuilder().register("t", source).execute("SELECT * FROM t")
+            taken = CommitProperties(app_transactions=[Transaction(TAKEN_OVER, number)])
+            write_deltalake(self._table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=taken)
+
+        self._commit(attempt, guard)
 
     def newest(self, keys: Sequence[str]) -> dict[str, str]:
         listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys)

@@ -15,6 +15,7 @@ from pyspark.sql.types import StructType
 from streaming_job.errors import CommitConflictError
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
+    TAKEN_OVER,
     Guard,
     Merge,
     Merged,
@@ -80,6 +81,18 @@ class SparkTable:
             return max(0, first_int(result.asDict() if result is not None else {}, "num_affected_rows"))
 
         return self._commit(attempt, guard)
+
+    def become(self, other: Location, number: int, guard: Guard = no_guard) -> None:
+        taken = {"overwriteSchema": "true", "txnAppId": TAKEN_OVER, "txnVersion": str(number)}
+
+        def attempt() -> None:
+            write = self._spark.table(other.sql).write.format("delta").mode("overwrite").options(**taken)
+            if self._location.path is not None:
+                write.save(self._location.path)
+            else:
+                write.saveAsTable(self._location.sql)
+
+        self._commit(attempt, guard)
 
     def newest(self, keys: Sequence[str]) -> dict[str, str]:
         wanted = self._spark.createDataFrame(pa.table({"_key": pa.array(keys, pa.string())}))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 NAME_CHARS_MAX: Final = 128
+PROCESSED_AT: Final = "pipeline_processed_at"
+"""What `<name>_live` calls the time of writing: no attribute gets a column of that name."""
 _HASH_CHARS: Final = 8
 _TEMPLATE_FIELD: Final = re.compile(r"\{([^{}]+)\}")
 
@@ -62,4 +64,4 @@ def _hashed(name: str, path: str) -> str:
 def distinct_name(path: str, templates: Mapping[str, str], is_taken: Callable[[str], bool]) -> str:
     """`is_taken` is asked with the name in lower case."""
     name = plain_name(path, templates)
-    return _hashed(name, path) if is_taken(name.lower()) else name
+    return _hashed(name, path) if name.lower() == PROCESSED_AT or is_taken(name.lower()) else name

@@ -26,6 +26,19 @@ class Tables:
             return SparkTable(self._spark(), spec)
         return RustTable(spec, storage_options(self._settings, str(spec.location)))
 
+    def properties(self, place: Location) -> dict[str, str]:
+        """Whatever engine writes the table; none where there is no table."""
+        if place.name is not None:
+            if not self._spark().catalog.tableExists(place.name):
+                return {}
+            rows = self._spark().sql(f"SHOW TBLPROPERTIES {place.sql}").collect()
+            return {row["key"]: row["value"] for row in rows}
+        storage = storage_options(self._settings, str(place))
+        if not DeltaTable.is_deltatable(str(place), storage):
+            return {}
+        table = DeltaTable(str(place), storage_options=storage, without_files=True)
+        return {name: value or "" for name, value in table.metadata().configuration.items()}
+
     def exists(self, engine: Engine, place: Location) -> bool:
         if place.name is not None:
             return self._spark().catalog.tableExists(place.name)

@@ -55,12 +55,19 @@ class Parking:
         if inserted:
             self._tickets[ticket] = inserted
 
+    @property
+    def tickets(self) -> list[int]:
+        return sorted(self._tickets)
+
     def oldest(self) -> tuple[int, pa.Table]:
-        """The oldest ticket and its changes, by version."""
         ticket = min(self._tickets)
+        return ticket, self.of(ticket)
+
+    def of(self, ticket: int) -> pa.Table:
+        """Its changes, by version."""
         rows = self._parked.read([f"_{name}" for name in SCHEMA.names], f"{self._where} AND _ticket = {ticket}")
         changes = rows.rename_columns(SCHEMA.names).cast(SCHEMA)
-        return ticket, changes.take(pc.sort_indices(changes, sort_keys=[("change_seq", "ascending")]))
+        return changes.take(pc.sort_indices(changes, sort_keys=[("change_seq", "ascending")]))
 
     def remove(self, ticket: int) -> None:
         """After its changes were written: a crash before this drains them again, which changes nothing."""

@@ -12,15 +12,20 @@ import orjson
 import pyarrow as pa
 
 from streaming_job.pipeline.arrow import Column, pc
+from streaming_job.pipeline.naming import PROCESSED_AT
 
 RESCUED: Final = "_rescued"
 
 
 def row_digests(rows: pa.Table) -> Column:
-    """Of a table with the item's columns; of ours, which begin with `_`, only what was rescued counts."""
-    names = sorted(name for name in rows.column_names if not name.startswith("_") or name == RESCUED)
+    """Of a table with the item's columns, or its live view; of ours only what was rescued counts."""
+    names = sorted(name for name in rows.column_names if name == RESCUED or not _is_ours(name))
     cells = zip(*(_plain(rows[name]) for name in names), strict=True) if names else ((),) * rows.num_rows
     return pa.array([_digest(names, row) for row in cells], pa.string())
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("_") or name == PROCESSED_AT
 
 
 def _digest(names: list[str], row: tuple[Any, ...]) -> str:

@@ -10,6 +10,7 @@ class Step(StrEnum):
     DECODE = "decode"
     REJECTS = "rejects"
     DUPLICATES = "duplicates"
+    ORDER = "order"
     CLAIM_CHECKS = "claim_checks"
     HISTORY = "history"
     NEWEST = "newest"

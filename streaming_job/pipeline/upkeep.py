@@ -248,7 +248,7 @@ def purge_now(table: LakeTable, windows: dict[bool, DeleteRule], now_ms: int, gu
     if not len(doomed):
         return 0
     newest_ms = now_ms if doomed.null_count else pc.max(doomed).as_py() + 1
-    before_ms = max(newest_ms, int(table.properties().get(PURGED_PROPERTY, "0")))
+    before_ms = max(newest_ms, int(table.properties().get(PURGED_PROPERTY) or 0))
     table.set_properties({PURGED_PROPERTY: str(before_ms)}, guard)
     return table.delete(where, guard)
 

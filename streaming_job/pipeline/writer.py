@@ -1,6 +1,7 @@
 """One source table's way into its lake tables: claim checks, history, newest, flatten, current."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from streaming_job.pipeline.claims import Resolver
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.merge import LakeTable
+from streaming_job.pipeline.order import REFUSED, Order
+from streaming_job.pipeline.parking import Parking
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import Step, Stopwatch
 
@@ -23,6 +26,7 @@ class Written:
     """What one writing of a table's changes came to."""
 
     changes: int = 0
+    refused: int = 0
     history_inserted: int = 0
     current_inserted: int = 0
     current_updated: int = 0
@@ -42,6 +46,9 @@ class TableParts:
     flattener: Flattener
     schema_log: SchemaLog
     resolver: Resolver
+    order: Order
+    refused: Parking
+    """Changes of a stream whose place in the order nobody stated."""
     clock: Clock
 
 
@@ -59,6 +66,15 @@ class TableWriter:
         """Every step may be run again after a crash: inserts go by unique keys, `current` by the guard."""
         parts, written = self._parts, Written(changes=changes.num_rows)
         ingest_ms = parts.clock()
+        with watch.step(Step.ORDER):
+            # A crash here: what was refused is kept, once; run again, it is refused again.
+            changes, refused = parts.order.split(changes)
+            if refused.num_rows:
+                parts.refused.add(refused, REFUSED, ingest_ms)
+                written.refused = refused.num_rows
+            if not changes.num_rows:
+                return written
+            parts.order.take_note(changes)
         with watch.step(Step.CLAIM_CHECKS):
             # A crash here: nothing of this table is written.
             changes, rejects = parts.resolver.resolve(changes)
@@ -76,6 +92,19 @@ class TableWriter:
                 current.mark(parts.current, current.mark_rows(marks, ingest_ms), parts.lease.check)
         written.commit_ms = parts.clock()
         return written
+
+    def readmit(self) -> Iterator[Written]:
+        """What was refused, once more, under rules that may state the order by now.
+
+        A ticket goes when all of it was taken in; a crash before that takes it in again.
+        """
+        refused = self._parts.refused
+        for ticket in refused.tickets:
+            changes = refused.of(ticket)
+            written = self.write(changes, Stopwatch())
+            if not written.refused:
+                refused.remove(ticket)
+            yield written
 
     def _upsert(
         self, candidates: pa.Table, ingest_ms: int, watch: Stopwatch, written: Written, *, repair: bool
@@ -113,22 +142,24 @@ class TableWriter:
 
     def _newest(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
+        properties = self._parts.current.properties()
+        changes = _since_the_scan(changes, properties.get(current.SCANNED_PROPERTY))
         keeps = self._ignored.keeps_row(changes)
         changes = current.with_old_as_new(changes, keeps).append_column("keeps_row", keeps)
         newest = dedupe.newest(changes)
         marks = newest.filter(_is_mark(newest))
         if self._config.lake.strict:
             # Which version is the newest that fits is known only after flattening.
-            return self._known_newest(changes.filter(pc.invert(_is_mark(changes)))), marks
+            return self._known_newest(changes.filter(pc.invert(_is_mark(changes))), properties), marks
         if marks.num_rows:
             # What a mark keeps is the newest image of its key, which may have come in this very batch.
             newest = dedupe.newest(changes.filter(pc.invert(_is_mark(changes))))
-        return self._known_newest(newest), marks
+        return self._known_newest(newest, properties), marks
 
-    def _known_newest(self, newest: pa.Table) -> pa.Table:
+    def _known_newest(self, newest: pa.Table, properties: Mapping[str, str]) -> pa.Table:
         """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
-        purged_before = self._parts.current.properties().get(current.PURGED_PROPERTY)
-        if purged_before is None:
+        purged_before = properties.get(current.PURGED_PROPERTY)
+        if not purged_before:
             return newest
         is_old = pc.coalesce(pc.less(newest["created_ms"], int(purged_before)), True)
         is_doubtful = pc.or_(is_old, pc.equal(newest["op"], "SNAPSHOT"))
@@ -138,6 +169,14 @@ class TableWriter:
         seen = self._parts.history.newest(values(doubtful, "key"))
         in_history = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
         return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(in_history, newest["change_seq"])))
+
+
+def _since_the_scan(changes: pa.Table, scanned_ms: str | None) -> pa.Table:
+    """A table rebuilt from its items has no row of what was deleted before: an old change would bring it back."""
+    if not scanned_ms:
+        return changes
+    is_known = pc.coalesce(pc.less(changes["created_ms"], int(scanned_ms)), False)
+    return changes.filter(pc.or_(pc.invert(is_known), pc.equal(changes["op"], "SNAPSHOT")))
 
 
 def _is_mark(changes: pa.Table) -> Any:

@@ -36,6 +36,7 @@ def test_the_live_view_leaves_tombstones_out_and_the_row_digest_can_be_computed_
     live = spark.sql(live_sql(place))
     assert sorted(row["id"] for row in live.select("id").collect()) == ["a", "c"]
     found = live.toArrow()
+    assert found["pipeline_processed_at"].to_pylist() == found["_ingest_ts"].to_pylist()
     assert row_digests(found).to_pylist() == found["_row_digest"].to_pylist()
 
 

@@ -19,6 +19,12 @@ def config(**lake: object) -> TableConfig:
     return TableConfig.model_validate({"table": "t", "version": 1, "key": key, "lake": {"name": "t", **lake}})
 
 
+def test_no_attribute_takes_the_name_that_the_live_view_gives_to_the_time_of_writing() -> None:
+    name = distinct_name("/Pipeline_Processed_At", {}, set[str]().__contains__)
+    assert name.startswith("Pipeline_Processed_At_")
+    assert len(name) == len("Pipeline_Processed_At_") + 8
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
