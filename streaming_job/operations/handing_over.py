@@ -17,13 +17,14 @@ from streaming_job.errors import LeaseHeldError
 from streaming_job.pipeline.batch import Pipeline, now_ms
 from streaming_job.pipeline.intake import HandOver, Intake, Receipt
 from streaming_job.pipeline.intake_drain import Drain, PausableLatency, taking_in
-from streaming_job.pipeline.lease import Owner, holder_of
+from streaming_job.pipeline.lease import Clock, Owner, holder_of
 from streaming_job.pipeline.locations import Lake, Location
 from streaming_job.pipeline.opening import storage_options
 from streaming_job.spark import spark_session
 
 INTERRUPTED: Final = 130
 _LOOK_EVERY_S: Final = 0.5
+_PAUSE_S: Final = 0.02
 
 
 class WithdrawnError(LakestreamError):
@@ -99,7 +100,10 @@ class Delivery:
         name: str,
         hint: str = "run it again: what is in the lake already does not change",
         show: Show = lambda _: None,
+        spark: SparkSession | None = None,
+        clock: Clock = now_ms,
     ) -> None:
+        """`spark`: a session the command has already; without one, one is started when it is needed."""
         self._settings = settings
         self._tables = dict(tables)
         self._intake = intake
@@ -110,7 +114,9 @@ class Delivery:
         self._pieces: set[str] = set()
         self._parts = 0
         self._cleanup = ExitStack()
-        self._session: SparkSession | None = None
+        self._session = spark
+        self._clock = clock
+        self._handles: dict[str, DeltaTable] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +142,10 @@ class Delivery:
         return [piece for piece in pieces if piece not in done]
 
     @property
+    def id(self) -> str:
+        return self._id
+
+    @property
     def parts(self) -> int:
         """How often something was handed over so far."""
         return self._parts
@@ -146,7 +156,7 @@ class Delivery:
         self._intake.hand_over(work)
 
     def standing(self) -> Standing:
-        return Standing(len(self._pieces), len(self._pieces & self._intake.done(self._id)), self._writer())
+        return self._standing(self._writer())
 
     def wait(self) -> Total:
         """Until every piece has its receipt; then the receipts go, and NotTakenInError says what failed."""
@@ -160,9 +170,13 @@ class Delivery:
             else:
                 time.sleep(_LOOK_EVERY_S)
 
+    def _standing(self, writer: Owner | None) -> Standing:
+        return Standing(len(self._pieces), len(self._pieces & self._intake.done(self._id)), writer)
+
     def _told(self) -> Total:
         total = Total.of(self._intake.receipts(self._id))
         self._intake.forget(self._id)
+        self._pieces.clear()
         if total.failures:
             name, why = min(total.failures.items())
             kept = f"; {total.parked:,} rows are parked and follow when their table is mended" if total.parked else ""
@@ -176,20 +190,19 @@ class Delivery:
 
     def _be_the_writer(self) -> None:
         """A pipeline of our own until all of ours is taken in; given up when a job was faster to take the tables."""
-        latency = PausableLatency()
-        spark = self._spark()
-        pipeline = Pipeline(spark, self._settings, self._tables, latency, owner=Owner.here(self._name))
+        latency, owner, spark = PausableLatency(), Owner.here(self._name), self._spark()
+        pipeline = Pipeline(spark, self._settings, self._tables, latency, self._clock, owner=owner)
         try:
             pipeline.__enter__()
         except LeaseHeldError:
             return
         try:
             drain = Drain(self._intake, self._tables, taking_in(spark, pipeline, latency), self._slices())
-            while not self._pieces <= self._intake.done(self._id):
+            while (standing := self._standing(owner)).taken_in < standing.handed_over:
+                self._show(standing)
                 if drain.step(is_quiet=True) is None:
-                    time.sleep(_LOOK_EVERY_S / 10)
+                    time.sleep(_PAUSE_S)
                 pipeline.between_batches()
-                self._show(self.standing())
         finally:
             pipeline.close()
 
@@ -201,7 +214,7 @@ class Delivery:
         )
 
     def _writer(self) -> Owner | None:
-        at_ms, lake = now_ms(), Lake(self._settings.lake)
+        at_ms, lake = self._clock(), Lake(self._settings.lake)
         for table in self._tables.values():
             holder = holder_of(self._properties(lake.of(table).current), at_ms)
             if holder is not None:
@@ -210,11 +223,7 @@ class Delivery:
 
     def _properties(self, location: Location) -> dict[str, str]:
         if location.path is not None:
-            storage = storage_options(self._settings, location.path)
-            if not DeltaTable.is_deltatable(location.path, storage):
-                return {}
-            table = DeltaTable(location.path, storage_options=storage, without_files=True)
-            return dict(table.metadata().configuration)
+            return self._properties_by_path(location.path)
         spark = self._spark()
         if not spark.catalog.tableExists(location.sql):
             return {}
@@ -224,3 +233,13 @@ class Delivery:
         if self._session is None:
             self._session = self._cleanup.enter_context(spark_session(self._name, self._settings.spark))
         return self._session
+
+    def _properties_by_path(self, path: str) -> dict[str, str]:
+        """A table is opened once, and asked for what was committed since."""
+        storage = storage_options(self._settings, path)
+        if path not in self._handles:
+            if not DeltaTable.is_deltatable(path, storage):
+                return {}
+            self._handles[path] = DeltaTable(path, storage_options=storage)
+        self._handles[path].update_incremental()
+        return dict(self._handles[path].metadata().configuration)

@@ -131,9 +131,9 @@ class Intake:
         return {name.removeprefix(prefix).removesuffix(".json") for name in self._store.names(prefix)}
 
     def forget(self, of_id: str) -> None:
-        """Its receipts, and whatever was staged: once the command has told what they say."""
-        for prefix in (f"{_DONE}{of_id}/", f"{_STAGED}{of_id}/"):
-            self._delete(self._store.names(prefix))
+        """All of it, once the command has told what the receipts say: without them a manifest left would begin anew."""
+        self.withdraw(of_id)
+        self._delete(self._store.names(f"{_DONE}{of_id}/"))
 
     # --- the writer's end ---------------------------------------------------------------------------------------------
 

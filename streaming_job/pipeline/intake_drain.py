@@ -148,6 +148,7 @@ class Drain:
         """False where nothing of it is left, or the rest was withdrawn."""
         piece = next((piece for piece in work.hand_over.pieces if piece.name not in work.done), None)
         if piece is None:
+            # All have receipts: the writer before us was cut off before it could close it.
             self._intake.close(work.hand_over)
             return False
         if not self._intake.is_waiting(work.hand_over):
@@ -199,6 +200,9 @@ class Drain:
         self._intake.finish(work.hand_over, piece, receipt)
         work.done.add(piece.name)
         work.piece = None
+        if all(piece.name in work.done for piece in work.hand_over.pieces):
+            self._intake.close(work.hand_over)
+            self._work = None
         log.info("taken in", extra={"id": work.hand_over.id, "receipt": receipt.model_dump()})
 
 
