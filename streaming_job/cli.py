@@ -19,7 +19,15 @@ from rich.table import Table as RichTable
 from config.errors import LakestreamError
 from infra import deploy_cli
 from infra.local.cli import app as local_app
-from streaming_job.operations import cost, doctor, latency, maintain_command, redrive_command, snapshot_command
+from streaming_job.operations import (
+    cost,
+    doctor,
+    latency,
+    maintain_command,
+    pull_command,
+    redrive_command,
+    snapshot_command,
+)
 from streaming_job.operations.archive import app as archive_app
 from streaming_job.operations.job_command import app as job_app
 
@@ -39,6 +47,7 @@ app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)
 app.command(name="deploy", epilog=deploy_cli.EXIT_CODES)(deploy_cli.deploy)
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="maintain", epilog=maintain_command.EXIT_CODES)(maintain_command.maintain)
+app.command(name="pull", epilog=pull_command.EXIT_CODES)(pull_command.pull)
 app.command(name="snapshot", epilog=snapshot_command.EXIT_CODES)(snapshot_command.snapshot)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 

@@ -41,6 +41,12 @@ class SparkLakeRows:
         found = self._live().join(F.broadcast(wanted), "key", "left_semi").collect()
         return {row.key: LakeRow(row.digest, row.intact) for row in found}
 
+    def sequences(self, keys: Sequence[str]) -> dict[str, str]:
+        """`_seq` of these keys' rows, tombstones included."""
+        wanted = self._spark.createDataFrame([(key,) for key in keys], "_key string")
+        rows = self._read(self._locations.current.sql).select("_key", "_seq")
+        return {row["_key"]: row["_seq"] for row in rows.join(F.broadcast(wanted), "_key", "left_semi").collect()}
+
     def newest_created_ms(self) -> int:
         newest = self._read(self._locations.history.sql).agg(F.max("_created_ms")).first()
         return int(newest[0]) if newest is not None and newest[0] is not None else 0
