@@ -153,7 +153,7 @@ class Pull:
             for page in pages:
                 lines = []
                 for item in page.items:
-                    version = self.versions.read(item.get(self.index.version))
+                    version = self.versions.beside(self.versions.read(item.get(self.index.version)), newest)
                     line = self._line(item, version, recent, before if is_known else None)
                     newest = self._later(newest, version)
                     lines += [line] if line is not None else []

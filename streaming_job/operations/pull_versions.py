@@ -6,7 +6,7 @@ two states of an item under one version are told apart, and always in the same w
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -20,8 +20,8 @@ _TIE_DIGITS: Final = 12
 _POINT_DIGITS: Final = 9
 _NUMBER_BELOW: Final = Decimal(10) ** (SEQUENCE_DIGITS - _TIE_DIGITS - _POINT_DIGITS)
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "iso": 1}
-_SORTED: Final = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)?")
-"""ISO times whose order as text is that of time: all of them UTC, one of two separators."""
+_SORTED: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)?")
+"""ISO times whose order as text is that of time: all of them UTC, with one separator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,12 @@ class Versions:
             return Version(typed, None, is_sorted=False)
         return Version(typed, number, is_sorted)
 
+    def beside(self, version: Version, newest: Version) -> Version:
+        """The version as it stands beside what was seen in the index: two forms of ISO time do not sort together."""
+        if self._unit != "iso" or not version.is_sorted or newest.typed is None or version.typed is None:
+            return version
+        return replace(version, is_sorted=_separator(version.typed["S"]) == _separator(newest.typed["S"]))
+
     def behind(self, newest: Version) -> dict[str, Any] | None:
         """Where the next pass begins: the overlap behind the newest version seen. None: from the beginning."""
         if newest.number is None or newest.typed is None:
@@ -61,9 +67,7 @@ class Versions:
             return None
         if self._unit != "iso":
             return {"N": format(start, "f")}
-        found = _SORTED.fullmatch(newest.typed["S"])
-        separator = found[1] if found else "T"
-        return {"S": f"{datetime.fromtimestamp(int(start), UTC):%Y-%m-%d{separator}%H:%M:%S}"}
+        return {"S": f"{datetime.fromtimestamp(int(start), UTC):%Y-%m-%d{_separator(newest.typed['S'])}%H:%M:%S}"}
 
     def at(self, now_ms: int) -> Decimal | None:
         """The version of something written now; None where versions are no times."""
@@ -90,6 +94,10 @@ def sequence(version: Version, digest: str) -> str:
 def after(number: str) -> str:
     """The next number: beats that one, and is beaten by every later version."""
     return str(int(number) + 1).zfill(SEQUENCE_DIGITS)
+
+
+def _separator(text: str) -> str:
+    return text[10]
 
 
 def _time(text: str) -> tuple[Decimal | None, bool]:
