@@ -36,7 +36,7 @@ class Tables:
         storage = storage_options(self._settings, str(place))
         if not DeltaTable.is_deltatable(str(place), storage):
             return {}
-        table = DeltaTable(str(place), storage_options=storage, without_files=True)
+        table = DeltaTable(str(place), storage_options=storage)
         return {name: value or "" for name, value in table.metadata().configuration.items()}
 
     def exists(self, engine: Engine, place: Location) -> bool:

@@ -115,7 +115,7 @@ REFUSED: Final = (
 def seen_by(table: LakeTable) -> set[str]:
     """A table written before this was kept tells it by its rows."""
     said = table.properties().get(GENERATIONS_PROPERTY)
-    if said is not None:
+    if said:
         return set(said.split())
     return {seq[:GENERATION_DIGITS] for seq in values(table.read(["_seq"]), "_seq")}
 
