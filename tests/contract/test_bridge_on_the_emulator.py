@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 
 from bridge_lambda.images import digest, parse, restore
 from infra.local import emulator
-from infra.local.mapping.event import encode, event_of
+from infra.local.mapping.event import Change, encode, event_of
 from tests.support.dynamodb_items import unordered
 from tests.support.local_workers import REGION, Aws, running_emulator
 
@@ -96,14 +96,14 @@ class Function:
                 if stream is not None:
                     stream.close()
 
-    def changes(self, arn: str) -> list[Any]:
+    def changes(self, arn: str) -> list[Change]:
         """The table's stream so far, each change as the mapping encodes it."""
         streams = self.aws("dynamodbstreams")
         (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
         iterator = streams.get_shard_iterator(
             StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
-        found: list[Any] = []
+        found: list[Change] = []
         while records := (page := streams.get_records(ShardIterator=iterator))["Records"]:
             found += [encode(record, stream_arn=arn) for record in records]
             iterator = page["NextShardIterator"]
@@ -232,6 +232,39 @@ def test_a_stream_that_is_gone_fails_the_batch_at_its_first_record(function: Fun
     (said,) = [line for line in lines if line.get("message") == "not all was sent"]
     assert said["what"] == "stream gone: ResourceNotFoundException"
     assert said["hint"] == "create the stream, or correct LAKESTREAM_STREAM"
+
+
+def piped(changes: Sequence[Change]) -> bytes:
+    """As an EventBridge pipe hands a batch to its target: a list, with no frame around it."""
+    return b"[" + b",".join(change.encoded for change in changes) + b"]"
+
+
+def test_the_mapping_s_event_and_the_pipe_s_become_the_same_envelopes(function: Function, table: str) -> None:
+    dynamodb = function.aws("dynamodb")
+    dynamodb.put_item(TableName="things", Item=ITEM)
+    dynamodb.put_item(TableName="things", Item={**ITEM, "exact": {"N": "-7"}})
+    dynamodb.delete_item(TableName="things", Key={"id": ITEM["id"]})
+    changes = function.changes(table)
+    answers, _ = function.invoke(event_of(changes), piped(changes))
+    assert answers == [{"batchItemFailures": []}] * 2
+    lines = [(data.partition(b',"bridge_in_ms":')[0], key) for data, key in function.sent()]
+    by_mapping, by_pipe = lines[:3], lines[3:]
+    assert by_mapping == by_pipe
+    exact = [data.partition(b',"key":')[2].partition(b',"bridge_out_ms":')[0] for data, _ in function.sent()]
+    assert exact[:3] == exact[3:], "38 digits and all"
+
+
+def test_each_caller_is_told_in_its_own_words_what_to_bring_again(function: Function, table: str) -> None:
+    """A mapping comes back with the lowest sequence number and all after it, a pipe with the events that are named."""
+    for key in ("1", "2"):
+        function.aws("dynamodb").put_item(TableName="things", Item={"id": {"S": key}})
+    changes = function.changes(table)
+    answers, _ = function.invoke(event_of(changes), piped(changes), LAKESTREAM_STREAM="gone")
+    ids = [json.loads(change.encoded)["eventID"] for change in changes]
+    assert answers == [
+        {"batchItemFailures": [{"itemIdentifier": changes[0].sequence}]},
+        {"batchItemFailures": [{"itemIdentifier": event_id} for event_id in ids]},
+    ]
 
 
 REFUSED = (
