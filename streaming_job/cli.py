@@ -26,6 +26,7 @@ from streaming_job.operations import (
     maintain_command,
     pull_command,
     redrive_command,
+    replay_command,
     snapshot_command,
 )
 from streaming_job.operations.archive import app as archive_app
@@ -49,6 +50,7 @@ app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="maintain", epilog=maintain_command.EXIT_CODES)(maintain_command.maintain)
 app.command(name="pull", epilog=pull_command.EXIT_CODES)(pull_command.pull)
 app.command(name="snapshot", epilog=snapshot_command.EXIT_CODES)(snapshot_command.snapshot)
+app.command(name="replay", epilog=replay_command.EXIT_CODES)(replay_command.replay)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
 ConfigOption = Annotated[

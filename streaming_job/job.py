@@ -33,6 +33,7 @@ from streaming_job.pipeline.batch import BatchReport, Pipeline, now_ms
 from streaming_job.pipeline.intake_drain import Drain
 from streaming_job.pipeline.lane import TableReport
 from streaming_job.sources import source_frame
+from streaming_job.spark import write_checkpoints_quickly
 
 log = logging.getLogger("lakestream.job")
 
@@ -112,6 +113,7 @@ class Job:
             listener = _ProgressListener(self._metrics, self._health)
             self._spark.streams.addListener(listener)
             cleanup.callback(self._spark.streams.removeListener, listener)
+            write_checkpoints_quickly(self._spark, self._settings.lake.checkpoint)
             query = self._writer(available_now=available_now).start()
             self._wait(query)
             if available_now:
@@ -203,7 +205,7 @@ class Job:
         except StreamingQueryException as error:
             if not self._gate.stop_requested:
                 raise JobFailedError(
-                    _reason(error), hint="mend it and start the job again: it goes on from its checkpoint"
+                    reason_of(error), hint="mend it and start the job again: it goes on from its checkpoint"
                 ) from error
 
     def _tend_when_quiet(self, query: StreamingQuery) -> None:
@@ -251,7 +253,7 @@ class _ProgressListener(StreamingQueryListener):
         log.info("query ended", extra={"failed": event.exception is not None})
 
 
-def _reason(error: StreamingQueryException) -> str:
+def reason_of(error: StreamingQueryException) -> str:
     """The innermost message: what our source or a batch said, without Spark's wrapping around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     ours = [line for line in lines if re.match(r"^(\w+\.)*\w*Error\b.*:", line)]

@@ -1,15 +1,16 @@
 """What `history` of one table can be asked without reading it whole, by path without Spark."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.settings import Settings
 from config.tables import TableConfig
-from streaming_job.pipeline.assembly import storage_options
 from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.spark import spark_session
 
 Exists = Callable[[str], bool]
@@ -48,3 +49,19 @@ def _exists_by_path(path: str, storage: dict[str, str], condition: str) -> bool:
     history = QueryBuilder().register("history", DeltaTable(path, storage_options=storage))
     found = history.execute(f"SELECT 1 AS one FROM history WHERE {condition} LIMIT 1")  # noqa: S608 - ours
     return pa.table(found.read_all()).num_rows > 0
+
+
+def versions_of(settings: Settings, table: TableConfig, keys: Sequence[str], cleanup: ExitStack) -> dict[str, str]:
+    """The version each of these keys has in `current`; absent ones are absent."""
+    location = Lake(settings.lake).of(table).current
+    listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
+    if location.path is not None:
+        storage = storage_options(settings, location.path)
+        if not DeltaTable.is_deltatable(location.path, storage):
+            return {}
+        current = QueryBuilder().register("current", DeltaTable(location.path, storage_options=storage))
+        found = current.execute(f"SELECT _key, _seq FROM current WHERE _key IN ({listed})")  # noqa: S608 - quoted above
+        return {row["_key"]: row["_seq"] for row in pa.table(found.read_all()).to_pylist()}
+    spark = cleanup.enter_context(spark_session("lakestream", settings.spark))
+    rows = spark.table(location.sql).where(F.col("_key").isin(list(keys))).select("_key", "_seq").collect()
+    return {row["_key"]: row["_seq"] for row in rows}

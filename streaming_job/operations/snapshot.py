@@ -23,6 +23,7 @@ from streaming_job.objects import Bucket
 from streaming_job.operations.source_scan import Item
 
 PREFIX: Final = "snapshot/"
+ENDING: Final = ".ndjson.gz"
 _ROWS_MAX: Final = 5_000
 _BYTES_MAX: Final = 8 * 1024 * 1024
 """Of one object, before it is packed."""
@@ -141,7 +142,7 @@ class Snapshot:
         self._put("manifest.json", json.dumps(self._manifest(), indent=1).encode())
 
     def address(self, piece: str) -> str:
-        return f"s3://{self.bucket.name}/{self._name(f'{piece}.ndjson.gz')}"
+        return f"s3://{self.bucket.name}/{self._name(f'{piece}{ENDING}')}"
 
     def _encode(self, items: Sequence[Item], buffer: _Buffer) -> None:
         for item in items:
@@ -167,7 +168,7 @@ class Snapshot:
         part = self.state.parts[read.part]
         if buffer.lines:
             piece = piece_name(read.part, part.objects)
-            self._put(f"{piece}.ndjson.gz", gzip.compress(b"".join(buffer.lines), _PACKING, mtime=0))
+            self._put(f"{piece}{ENDING}", gzip.compress(b"".join(buffer.lines), _PACKING, mtime=0))
             self.written(piece, self.address(piece))
             part.objects += 1
         part.items += buffer.items
@@ -189,7 +190,7 @@ class Snapshot:
             "ended_ms": self.now_ms(),
             "items": state.items,
             "rows": state.rows,
-            "objects": [self._name(f"{piece}.ndjson.gz") for piece in state.pieces],
+            "objects": [self._name(f"{piece}{ENDING}") for piece in state.pieces],
         }
 
     def _put(self, name: str, body: bytes) -> None:
