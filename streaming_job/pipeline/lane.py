@@ -130,6 +130,7 @@ class TableLane:
 
     def close(self) -> None:
         if self._writer is not None:
+            self._writer.close()
             self._writer.parts.lease.release()
 
     def _opened(self) -> TableWriter:

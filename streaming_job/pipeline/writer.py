@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +59,7 @@ class TableWriter:
         self._config = config
         self._parts = parts
         self._ignored = current.Ignored(config.lake)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="history")
 
     @property
     def parts(self) -> TableParts:
@@ -80,18 +83,36 @@ class TableWriter:
             changes, rejects = parts.resolver.resolve(changes)
             if rejects.num_rows:
                 written.late_rejects.append(rejects)
-        with watch.step(Step.HISTORY):
-            # A crash here: history holds the batch, `current` does not; run again, history inserts nothing.
-            written.history_inserted = history.write(parts.history, changes, ingest_ms, parts.lease.check)
-        with watch.step(Step.NEWEST):
-            candidates, marks = self._newest(changes)
-        if candidates.num_rows:
-            self._upsert(candidates, ingest_ms, watch, written, repair=repair)
-        if marks.num_rows:
-            with watch.step(Step.CURRENT):
-                current.mark(parts.current, current.mark_rows(marks, ingest_ms), parts.lease.check)
+        # History and `current` are two tables, and neither waits for the other. A crash with one of them written: the
+        # batch is run again, and finds in it what it would write.
+        with self._history_beside(changes, ingest_ms, watch) as in_history:
+            with watch.step(Step.NEWEST):
+                candidates, marks = self._newest(changes, in_history)
+            if candidates.num_rows:
+                self._upsert(candidates, ingest_ms, watch, written, repair=repair)
+            if marks.num_rows:
+                with watch.step(Step.CURRENT):
+                    current.mark(parts.current, current.mark_rows(marks, ingest_ms), parts.lease.check)
+        written.history_inserted = in_history.result()
         written.commit_ms = parts.clock()
         return written
+
+    def close(self) -> None:
+        self._beside.shutdown()
+
+    @contextmanager
+    def _history_beside(self, changes: pa.Table, ingest_ms: int, watch: Stopwatch) -> Iterator[Future[int]]:
+        """How many of the changes were new to the history, when it is written; not left before it is."""
+
+        def write() -> int:
+            with watch.step(Step.HISTORY):
+                return history.write(self._parts.history, changes, ingest_ms, self._parts.lease.check)
+
+        writing = self._beside.submit(write)
+        try:
+            yield writing
+        finally:
+            wait([writing])
 
     def readmit(self) -> Iterator[Written]:
         """What was refused, once more, under rules that may state the order by now.
@@ -140,7 +161,7 @@ class TableWriter:
             written.late_rejects.append(replaced(unfit, "reject", repeated(reason, pa.string(), unfit.num_rows)))
         return dedupe.newest(rows.filter(fits), "_key", "_seq")
 
-    def _newest(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
+    def _newest(self, changes: pa.Table, in_history: Future[int]) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
         properties = self._parts.current.properties()
         changes = _since_the_scan(changes, properties.get(current.SCANNED_PROPERTY))
@@ -150,13 +171,13 @@ class TableWriter:
         marks = newest.filter(_is_mark(newest))
         if self._config.lake.strict:
             # Which version is the newest that fits is known only after flattening.
-            return self._known_newest(changes.filter(pc.invert(_is_mark(changes))), properties), marks
+            return self._known_newest(changes.filter(pc.invert(_is_mark(changes))), properties, in_history), marks
         if marks.num_rows:
             # What a mark keeps is the newest image of its key, which may have come in this very batch.
             newest = dedupe.newest(changes.filter(pc.invert(_is_mark(changes))))
-        return self._known_newest(newest, properties), marks
+        return self._known_newest(newest, properties, in_history), marks
 
-    def _known_newest(self, newest: pa.Table, properties: Mapping[str, str]) -> pa.Table:
+    def _known_newest(self, newest: pa.Table, properties: Mapping[str, str], in_history: Future[int]) -> pa.Table:
         """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
         purged_before = properties.get(current.PURGED_PROPERTY)
         if not purged_before:
@@ -166,9 +187,10 @@ class TableWriter:
         doubtful = newest.filter(is_doubtful)
         if not doubtful.num_rows:
             return newest
+        wait([in_history])
         seen = self._parts.history.newest(values(doubtful, "key"))
-        in_history = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
-        return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(in_history, newest["change_seq"])))
+        remembered = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
+        return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(remembered, newest["change_seq"])))
 
 
 def _since_the_scan(changes: pa.Table, scanned_ms: str | None) -> pa.Table:
