@@ -249,7 +249,7 @@ class PullRules(Frozen):
     index: Annotated[str, StringConstraints(min_length=3)]
     version: Literal["s", "ms", "us", "ns", "iso", "count"]
     """The sort key's unit: times since 1970, an ISO time in UTC, or a counter."""
-    overlap: int = Field(default=900, ge=0)
+    overlap: int = Field(default=300, ge=0)
     """How far behind the newest version seen each pass reads again, in seconds, or in counts: what was written late or
     by a clock that is slow is found within it.
     """

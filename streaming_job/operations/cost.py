@@ -25,18 +25,39 @@ class Mode(StrEnum):
     PROVISIONED = "provisioned"
 
 
+class Reads(StrEnum):
+    STREAM = "stream"
+    FILES = "files"
+    PULL = "pull"
+
+
+_USUAL_H: Final = {Reads.STREAM: 168, Reads.FILES: 24, Reads.PULL: 24}
+"""A stream's retention: what the archive holds need not wait in it."""
+
+
 def cost(
     rate: Annotated[float, typer.Argument(min=0.000001, help="Changes a second, averaged over the month.")],
     *,
+    way: Annotated[Reads, typer.Option(help="What the job reads: README, 'Which to choose'.")] = Reads.STREAM,
     item_bytes: Annotated[int, typer.Option(min=1, help="Of an item, on average.")] = 2_500,
     old_images: Annotated[bool, typer.Option(help="Whether the rules send old images too.")] = True,
     tables: Annotated[int, typer.Option(min=1, help="Source tables.")] = 1,
     items: Annotated[int, typer.Option(min=0, help="Items in them, for verify.")] = 1_000_000,
     mode: Annotated[Mode, typer.Option(help="Of the Kinesis stream.")] = Mode.ON_DEMAND,
     shards: Annotated[int, typer.Option(min=1, help="Of a provisioned stream.")] = 1,
-    retention_h: Annotated[int, typer.Option(help="Of the Kinesis stream.")] = 168,
+    retention_h: Annotated[
+        int | None,
+        typer.Option(help="Of the Kinesis stream; 168, or 24 where its archive is read.", show_default=False),
+    ] = None,
     fan_out: Annotated[bool, typer.Option("--fan-out", help="The job reads by enhanced fan-out.")] = False,
     archive_days: Annotated[int, typer.Option(min=1, help="How long the archive is kept.")] = 400,
+    pipe: Annotated[bool, typer.Option("--pipe", help="An EventBridge pipe calls the bridge.")] = False,
+    runs_h: Annotated[
+        float, typer.Option(min=0, help="Starts of the job an hour, each until all is read; 0: it runs on.")
+    ] = 0.0,
+    tenants: Annotated[int, typer.Option(min=1, help="Of a table that is pulled.")] = 100,
+    overlap_s: Annotated[float, typer.Option(min=0, help="What each pull reads again.")] = 300.0,
+    index: Annotated[bool, typer.Option(help="Whether the pull's index is there for it alone.")] = True,
     commits_min: Annotated[float, typer.Option(min=0.01, help="The merge cadence: batches a minute.")] = 60.0,
     verifies: Annotated[float, typer.Option(min=0, help="Runs of verify a month.")] = 30.0,
     nodes: Annotated[int, typer.Option(min=0, help="Of the job's compute; 0 leaves it out.")] = 1,
@@ -51,11 +72,23 @@ def cost(
     Example: lakestream cost 50 --item-bytes 3000 --commits-min 12
     """
     table = load_prices(prices)
-    load = Load(changes_s=rate, item_bytes=item_bytes, old_images=old_images, tables=tables, items=items)
-    way = Way(
+    load = Load(
+        changes_s=rate,
+        item_bytes=item_bytes,
+        old_images=old_images and way is not Reads.PULL,
+        tables=tables,
+        items=items,
+        tenants=tenants,
+    )
+    run = Way(
+        way=way.value,
+        by_pipe=pipe,
+        runs_h=runs_h,
+        overlap_s=overlap_s,
+        own_index=index,
         mode="ON_DEMAND" if mode is Mode.ON_DEMAND else "PROVISIONED",
         shards=shards,
-        retention_h=retention_h,
+        retention_h=_USUAL_H[way] if retention_h is None else retention_h,
         fan_out=fan_out,
         archive_days=archive_days,
         commits_min=commits_min,
@@ -63,7 +96,7 @@ def cost(
         nodes=nodes,
         databricks=databricks,
     )
-    lines = forecast(load, way, table)
+    lines = forecast(load, run, table)
     total = sum(line.usd for line in lines)
     changes = rate * 3600 * table.month_h
     if as_json:

@@ -42,6 +42,14 @@ COMMIT_GETS: Final = 10
 METRICS: Final = 14
 ALARMS: Final = 12
 KEYS: Final = 2
+RUN_START_MIN: Final = 3.0
+"""From the start of a job's compute to its first batch."""
+RUN_ROWS_S: Final = 5_000
+"""What a run gets through."""
+BATCH_ROWS: Final = 20_000
+UPDATES: Final = 0.5
+"""The share of changes that move an item within an index: each is two writes there, an insert one."""
+_PIPE_UNIT_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +60,8 @@ class Load:
     tables: int = 1
     items: int = 1_000_000
     """In the source tables, for `verify`."""
+    tenants: int = 100
+    """Of a table that is pulled."""
 
     @property
     def record_bytes(self) -> int:
@@ -62,6 +72,18 @@ class Load:
 class Way:
     """How it is run; defaults are the template's."""
 
+    way: Literal["stream", "files", "pull"] = "stream"
+    """What the job reads: the stream, its archive, or the table by an index."""
+    by_pipe: bool = False
+    """A pipe calls the bridge, in place of a mapping."""
+    runs_h: float = 0.0
+    """Starts of the job an hour, each until nothing is left to read; 0: it runs on."""
+    look_s: float = 5.0
+    pull_every_s: float = 60.0
+    """Of a pull that runs on."""
+    overlap_s: float = 300.0
+    own_index: bool = True
+    """The index is there for the pull alone."""
     mode: Literal["ON_DEMAND", "PROVISIONED"] = "ON_DEMAND"
     shards: int = 1
     retention_h: int = 168
@@ -83,6 +105,8 @@ class Way:
                 f"Kinesis cannot keep records for {self.retention_h} h",
                 hint=f"{KINESIS_RETENTION_H_MIN} to {KINESIS_RETENTION_H_MAX}",
             )
+        if self.way == "pull":
+            return
         needed = shards_for(load)
         if self.mode == "PROVISIONED" and self.shards < needed:
             raise ConfigurationError(
@@ -108,7 +132,11 @@ def shards_for(load: Load) -> int:
 def forecast(load: Load, way: Way, prices: Prices) -> list[Line]:
     way.check(load)
     month = _Month(load, way, prices)
-    return [*month.kinesis(), *month.bridge(), *month.archive(), *month.lake(), *month.operations(), *month.job()]
+    if way.way == "pull":
+        return [*month.pull(), *month.lake(), *month.proof(), *month.job()]
+    watch = month.listing() if way.way == "files" else ()
+    before = (*month.kinesis(), *month.bridge(), *month.archive(), *watch)
+    return [*before, *month.lake(), *month.operations(), *month.proof(), *month.job()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +172,9 @@ class _Month:
         price = self.prices.kinesis
         yield Line("Kinesis", "stream", self.hours, "hours", self.hours * price.on_demand_stream_h)
         yield Line("Kinesis", "in", in_gb, "GB", in_gb * price.on_demand_in_gb)
-        job_price = price.on_demand_fan_out_gb if self.way.fan_out else price.on_demand_out_gb
-        yield Line("Kinesis", "out to the job", in_gb, "GB", in_gb * job_price)
+        if self.way.way == "stream":
+            job_price = price.on_demand_fan_out_gb if self.way.fan_out else price.on_demand_out_gb
+            yield Line("Kinesis", "out to the job", in_gb, "GB", in_gb * job_price)
         yield Line("Kinesis", "out to the archive", in_gb, "GB", in_gb * price.on_demand_out_gb)
         extended_h = max(0, min(self.way.retention_h, _WEEK_H) - _DAY_H)
         if extended_h:
@@ -158,7 +187,7 @@ class _Month:
         units = self.changes * math.ceil(self.load.record_bytes / _PUT_UNIT_BYTES)
         yield Line("Kinesis", "shards", shard_h, "shard-hours", shard_h * price.shard_h)
         yield Line("Kinesis", "in", units, "units of 25 KB", units / 1e6 * price.put_units_million)
-        if self.way.fan_out:
+        if self.way.fan_out and self.way.way == "stream":
             usd = shard_h * price.fan_out_shard_h + in_gb * price.fan_out_gb
             yield Line("Kinesis", "enhanced fan-out to the job", in_gb, "GB", usd)
         if self.way.retention_h > _DAY_H:
@@ -178,6 +207,10 @@ class _Month:
         price = self.prices.lambda_
         yield Line("Lambda", "invocations", self.invocations, "calls", self.invocations / 1e6 * price.requests_million)
         yield Line("Lambda", "duration", gb_s, "GB-seconds", gb_s * price.gb_s)
+        if self.way.by_pipe:
+            units = self.invocations + self.changes * self.load.record_bytes / _PIPE_UNIT_BYTES
+            usd = units / 1e6 * self.prices.pipes.requests_million
+            yield Line("EventBridge", "pipe", units, "requests of 64 KB", usd)
         if self.way.hashes:
             yield Line("Secrets Manager", "hash key", 1, "secrets", self.prices.secrets_manager.secret_month)
 
@@ -198,16 +231,51 @@ class _Month:
             usd = later * price.infrequent_gb_month + objects / 1000 * price.transition_thousand
             yield Line("S3", f"archive, to day {self.way.archive_days}", later, "GB-month", usd)
 
+    def listing(self) -> Iterator[Line]:
+        """The archive as a source: it is listed while the job runs, and each object is read once."""
+        price = self.prices.s3
+        looks = self.run_h * 3600 / self.way.look_s
+        objects = min(self.changes, 3600 * self.hours / max(1, self.way.buffer_s))
+        usd = looks / 1000 * price.put_thousand + objects / 1000 * price.get_thousand
+        yield Line("S3", "archive, looked at and read", looks + objects, "requests", usd)
+
+    # --- a table pulled by an index -----------------------------------------------------------------------------------
+
+    def pull(self) -> Iterator[Line]:
+        """Every pass reads again what its overlap holds; a query of a tenant without news reads half a unit."""
+        price = self.prices.dynamodb
+        every_s = 3600 / self.way.runs_h if self.way.runs_h else self.way.pull_every_s
+        passes = 3600 * self.hours / every_s
+        items = self.load.changes_s * (every_s + self.way.overlap_s)
+        units = passes * max(self.load.tenants / 2, items * self.load.item_bytes / _READ_UNIT_BYTES / 2)
+        yield Line("DynamoDB", "the passes' queries", units, "read units", units / 1e6 * price.read_units_million)
+        if self.way.own_index:
+            writes = self.changes * math.ceil(self.load.item_bytes / 1024) * (1 + UPDATES)
+            yield Line(
+                "DynamoDB", "the index's writes", writes, "write units", writes / 1e6 * price.write_units_million
+            )
+            stored = self.load.items * self.load.item_bytes / GB
+            yield Line("DynamoDB", "the index", stored, "GB-month", stored * price.stored_gb_month)
+
     # --- lake ---------------------------------------------------------------------------------------------------------
 
     def lake(self) -> Iterator[Line]:
         price = self.prices.s3
-        commits = min(self.load.changes_s * 60, self.way.commits_min) * 60 * self.hours * self.load.tables
+        commits = self.commits_h * self.hours * self.load.tables
         puts, gets = commits * COMMIT_PUTS, commits * COMMIT_GETS
         usd = puts / 1000 * price.put_thousand + gets / 1000 * price.get_thousand
         yield Line("S3", "merges' requests", puts + gets, "requests", usd)
         grown = self.changes * self.load.record_bytes * COMPRESSED / GB
         yield Line("S3", "history, each month's growth", grown, "GB-month", grown * price.standard_gb_month)
+
+    @property
+    def commits_h(self) -> float:
+        """Never more than there are changes."""
+        portions_h = self.way.runs_h or {"pull": 3600 / self.way.pull_every_s, "files": 3600 / self.way.buffer_s}.get(
+            self.way.way, self.way.commits_min * 60
+        )
+        rows = self.load.changes_s * 3600 / portions_h
+        return min(self.load.changes_s * 3600, portions_h * math.ceil(rows / BATCH_ROWS))
 
     # --- what watches and proves --------------------------------------------------------------------------------------
 
@@ -220,15 +288,26 @@ class _Month:
         yield Line("CloudWatch", "dashboard", 1, "dashboards", watch.dashboard_month)
         yield Line("CloudWatch", "logs", logs_gb, "GB", logs_gb * watch.logs_gb)
         yield Line("KMS", "keys", KEYS, "keys", KEYS * self.prices.kms.key_month)
+
+    def proof(self) -> Iterator[Line]:
         read_units = self.load.items * self.way.verifies_month * math.ceil(self.load.item_bytes / _READ_UNIT_BYTES) / 2
         price = self.prices.dynamodb.read_units_million
         yield Line("DynamoDB", "verify's scans", read_units, "read units", read_units / 1e6 * price)
+
+    @property
+    def run_h(self) -> float:
+        """How long the job's compute is up."""
+        if not self.way.runs_h:
+            return self.hours
+        rows = self.load.changes_s * 3600 / self.way.runs_h
+        run_min = RUN_START_MIN + rows / RUN_ROWS_S / 60
+        return min(self.hours, self.hours * self.way.runs_h * run_min / 60)
 
     def job(self) -> Iterator[Line]:
         if not self.way.nodes:
             return
         price = self.prices.job
-        node_h = self.way.nodes * self.hours
+        node_h = self.way.nodes * self.run_h
         yield Line("Job", f"{price.instance}, {self.way.nodes} of them", node_h, "hours", node_h * price.instance_h)
         if self.way.databricks:
             dbu = node_h * price.dbu_per_h

@@ -48,6 +48,12 @@ class S3Prices(Frozen):
 
 class DynamoDbPrices(Frozen):
     read_units_million: Usd
+    write_units_million: Usd
+    stored_gb_month: Usd
+
+
+class PipesPrices(Frozen):
+    requests_million: Usd
 
 
 class KmsPrices(Frozen):
@@ -81,6 +87,7 @@ class Prices(Frozen):
     lambda_: LambdaPrices = Field(alias="lambda")
     s3: S3Prices
     dynamodb: DynamoDbPrices
+    pipes: PipesPrices
     kms: KmsPrices
     cloudwatch: CloudWatchPrices
     secrets_manager: SecretsPrices

@@ -111,3 +111,38 @@ def test_the_command_prints_what_the_lines_add_up_to_and_the_prices_date() -> No
     shown = CliRunner().invoke(app, ["cost", "10"]).stdout
     assert f"{answer['usd_month']:,.2f}" in shown
     assert TABLE.as_of.isoformat() in shown
+
+
+def test_the_archive_as_a_source_saves_the_job_s_reading_and_its_idle_hours() -> None:
+    found = lines(way="files", runs_h=4.0)
+    assert ("Kinesis", "out to the job") not in found
+    assert ("Kinesis", "out to the archive") in found
+    looks = 730 * 4 * (3 + 9_000 / 5_000 / 60) / 60 * 3600 / 5
+    assert found["S3", "archive, looked at and read"] == pytest.approx(looks / 1000 * 0.005 + 43_800 / 1000 * 0.0004)
+    assert found["Job", "m6gd.large, 1 of them"] == pytest.approx(730 * 0.0904 * 4 * 3.03 / 60)
+    assert sum(found.values()) < total()
+
+
+def test_a_pulled_table_pays_for_its_index_and_for_what_each_pass_reads_again() -> None:
+    """By hand: 43,800 passes, each of 60 + 300 seconds' items of 2,000 bytes at half a unit for 4 KiB."""
+    found = lines(way="pull")
+    units = 43_800 * 10 * 360 * 2_000 / 4096 / 2
+    assert found["DynamoDB", "the passes' queries"] == pytest.approx(units * 0.125 / 1e6)
+    assert found["DynamoDB", "the index's writes"] == pytest.approx(26_280_000 * 2 * 1.5 * 0.625 / 1e6)
+    assert {service for service, _ in found} == {"DynamoDB", "S3", "Job"}, "nothing is deployed for it"
+    assert ("DynamoDB", "the index") not in lines(way="pull", own_index=False)
+    idle = lines(replace(LOAD, changes_s=0.0001), way="pull")
+    assert idle["DynamoDB", "the passes' queries"] == pytest.approx(43_800 * 100 / 2 * 0.125 / 1e6)
+
+
+def test_a_pipe_costs_its_requests_on_top() -> None:
+    with_pipe = lines(by_pipe=True)
+    pipe = with_pipe.pop(("EventBridge", "pipe"))
+    assert with_pipe == lines()
+    assert pipe == pytest.approx((4 * 3600 * 730 + 26_280_000 * 4_650 / 65_536) / 1e6 * 0.40)
+
+
+@pytest.mark.parametrize("way", ["files", "pull"])
+def test_a_job_that_runs_for_most_of_the_hour_is_never_reckoned_for_more_than_it(way: str) -> None:
+    busy = replace(LOAD, changes_s=10_000)
+    assert lines(busy, way=way, runs_h=30.0)["Job", "m6gd.large, 1 of them"] == pytest.approx(730 * 0.0904)
