@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from templates import TEMPLATE
 from bridge_lambda.metrics import NAMESPACE, Counts, emit
 from infra.template_model import Template
 from streaming_job.health import Health
+from streaming_job.kinesis.progress import platform_progress
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.export import CloudWatchExport
 from streaming_job.latency.hops import HOPS
@@ -74,6 +76,7 @@ def published() -> set[Figure]:
     metrics, kept = JobMetrics(LatencyBook()), KeepingCloudWatch()
     for family in (metrics.changes, metrics.duplicates, metrics.rescued, metrics.parked):
         family.labels(TABLE)
+    metrics.source.update(platform_progress({"metrics": {"maxMsBehindLatest": "1"}}, int(time.time() * 1000)))
     export = CloudWatchExport(kept, metrics, Health(60), pytest.fail)  # type: ignore[arg-type]
     sketch = HopSketch()
     sketch.add(np.array([1.0]))

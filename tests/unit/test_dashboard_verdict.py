@@ -66,7 +66,10 @@ def test_past_the_retention_guard_nothing_else_is_said_first_not_even_that_the_j
 
 
 def test_every_problem_says_what_to_do() -> None:
-    counted = ("losses", "trimmed", "parked", "near_expiry", "archive_failures", "latency_flush_failures", "skewed")
+    counted = (
+        *("losses", "trimmed", "parked", "refused", "unproven"),
+        *("near_expiry", "archive_failures", "latency_flush_failures", "skewed"),
+    )
     figures = dict.fromkeys(counted, 3.0)
     found = problems(figures, {"rejects": 2, "dead_letters": 1}, {"verdict": "different"}, ["delivery"])
     assert len(found) == len(counted) + 4

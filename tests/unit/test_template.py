@@ -7,6 +7,7 @@ import pytest
 from templates import BOOTSTRAP, TEMPLATE
 
 from config.errors import ConfigurationError, LakestreamError
+from config.limits import DYNAMODB_STREAM_RETENTION_H, RETENTION_GUARD
 from infra import validate
 from infra.deploy import DeploySettings
 from infra.local.deployment import validated
@@ -103,9 +104,15 @@ def test_a_boolean_is_written_as_cloudformation_does() -> None:
     assert judged(BisectOnError=False).parameters["BisectOnError"] == "false"
 
 
-def test_the_retention_guard_knows_half_of_every_retention() -> None:
+def test_everybody_is_told_when_an_unread_change_has_used_up_what_the_guard_allows_of_any_retention() -> None:
+    """By Kinesis for whoever reads the stream, by the job for itself, and by Lambda for the table's stream."""
     for hours in Template.load(TEMPLATE).content["Parameters"]["RetentionHours"]["AllowedValues"]:
-        assert judged(RetentionHours=hours).properties("RetentionGuardAlarm")["Threshold"] == hours * 3_600_000 / 2
+        told_ms = judged(RetentionHours=hours).properties("RetentionGuardAlarm")["Threshold"]
+        assert told_ms == hours * 3_600_000 * RETENTION_GUARD
+    watched = judged(JobSilentMinutes=5)
+    assert watched.properties("JobRetentionAlarm")["Threshold"] == RETENTION_GUARD * 100
+    bridge_ms = watched.properties("TableStreamRetentionAlarm")["Threshold"]
+    assert bridge_ms == DYNAMODB_STREAM_RETENTION_H * 3_600_000 * RETENTION_GUARD
 
 
 # --- expressions ------------------------------------------------------------------------------------------------------

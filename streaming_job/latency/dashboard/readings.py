@@ -174,6 +174,8 @@ def figures(samples: Samples, job: Samples) -> dict[str, Any]:
         "rescued": counted(job, "lakestream_rescued_total"),
         "columns_added": counted(job, "lakestream_columns_added_total"),
         "parked": counted(job, "lakestream_parked"),
+        "refused": counted(job, "lakestream_refused"),
+        "unproven": counted(job, "lakestream_unproven"),
         "batches": job.total("lakestream_batches_total"),
         "batch_rows": job.total("lakestream_batch_rows"),
         "last_commit_s": job.most("lakestream_last_commit_timestamp_seconds") or None,

@@ -242,6 +242,18 @@ _COUNTED_PROBLEMS: Final = (
         "read the job's log for the table's error; they are drained in order once it is mended",
     ),
     (
+        "refused",
+        Level.BAD,
+        "{} changes refused: their stream is older than one before it",
+        "state the order (`lake.streams`), start the job again; see the runbook of the region failover",
+    ),
+    (
+        "unproven",
+        Level.WATCH,
+        "{} tables unproven: their stream was made anew",
+        "`lakestream verify` says whether anything is missing; rebuild what differs",
+    ),
+    (
         "near_expiry",
         Level.WATCH,
         "{} changes came near the end of the stream's 24 h",
