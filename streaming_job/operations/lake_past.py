@@ -9,8 +9,10 @@ from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.settings import Settings
 from config.tables import TableConfig
+from streaming_job.pipeline.batch import now_ms
 from streaming_job.pipeline.locations import Lake
 from streaming_job.pipeline.opening import storage_options
+from streaming_job.pipeline.order import Placing
 from streaming_job.spark import spark_session
 
 Exists = Callable[[str], bool]
@@ -18,29 +20,37 @@ Exists = Callable[[str], bool]
 
 
 class HistoryPast:
-    def __init__(self, exists: Exists) -> None:
+    def __init__(self, exists: Exists, counts_as: Callable[[str], str] = str) -> None:
+        """`counts_as`: under which generation a stream's changes stand, where the rules state another than its own."""
         self._exists = exists
+        self._counts_as = counts_as
 
     def has_change(self, generation: str, *, until_ms: int | None = None) -> bool:
+        generation = self._counts_as(generation)
         created = f" AND _created_ms <= {until_ms}" if until_ms is not None else ""
         # `.` follows `-`, which ends the generation in `_seq`.
         return self._exists(f"_op <> 'SNAPSHOT' AND _seq > '{generation}-' AND _seq < '{generation}.'{created}")
 
     def has_newer_than(self, generation: str) -> bool:
-        return self._exists(f"_op <> 'SNAPSHOT' AND _seq > '{generation}.'")
+        return self._exists(f"_op <> 'SNAPSHOT' AND _seq > '{self._counts_as(generation)}.'")
 
 
 def past_of(settings: Settings, table: TableConfig, cleanup: ExitStack) -> HistoryPast:
     location = Lake(settings.lake).of(table).history
-    path = location.path
+    path, placing = location.path, Placing(table.lake)
+
+    def counts_as(generation: str) -> str:
+        return placing.of(generation, now_ms())
+
     if path is not None:
-        return HistoryPast(lambda condition: _exists_by_path(path, storage_options(settings, path), condition))
+        storage = storage_options(settings, path)
+        return HistoryPast(lambda condition: _exists_by_path(path, storage, condition), counts_as)
     spark = cleanup.enter_context(spark_session("lakestream", settings.spark))
 
     def exists(condition: str) -> bool:
         return spark.catalog.tableExists(location.sql) and not spark.table(location.sql).where(condition).isEmpty()
 
-    return HistoryPast(exists)
+    return HistoryPast(exists, counts_as)
 
 
 def _exists_by_path(path: str, storage: dict[str, str], condition: str) -> bool:

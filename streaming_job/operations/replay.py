@@ -10,15 +10,18 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
+from bridge_lambda.rules import TableRules
 from config.errors import ConfigurationError, LakestreamError
+from config.tables import TableConfig
 from streaming_job.operations.archive_numbers import key_as_written
 from streaming_job.operations.handing_over import Delivery, Total
 from streaming_job.operations.unproven_marks import Mark
 from streaming_job.pipeline.intake import HandOver, Piece
+from streaming_job.pipeline.order import Placing
 
 REFUSED: Final = 9
 _PIECES_AT_ONCE: Final = 500
@@ -39,6 +42,8 @@ class Sieve:
     """The tables' names, and the label of the rules each has now."""
     keys: frozenset[str] = frozenset()
     """Only changes of these, as canonical text; empty: of all."""
+    placings: Mapping[str, Placing] = field(default_factory=dict)
+    """Where each table's rules say its streams stand."""
     kept: int = 0
     others: int = 0
     """Of other tables or keys."""
@@ -56,7 +61,8 @@ class Sieve:
             return False
         try:
             envelope = orjson.loads(line)
-            table, rules, version = envelope["table"], envelope["rules"], f"{envelope['gen']}-{envelope['seq']}"
+            table, rules = envelope["table"], envelope["rules"]
+            version = f"{self._generation(table, envelope)}-{envelope['seq']}"
         except (ValueError, LookupError, TypeError):
             self.no_envelopes += 1
             return False
@@ -68,6 +74,11 @@ class Sieve:
         self.kept += 1
         return True
 
+    def _generation(self, table: str, envelope: Mapping[str, Any]) -> str:
+        generation = str(envelope["gen"])
+        placing = self.placings.get(table)
+        return placing.of(generation, envelope.get("created_ms")) if placing is not None else generation
+
     def _is_of_key(self, line: bytes, version: str) -> bool:
         if not self.keys:
             return True
@@ -76,6 +87,14 @@ class Sieve:
             return False
         self.newest[key] = max(version, self.newest.get(key, ""))
         return True
+
+
+def sieve_of(
+    tables: Mapping[str, TableConfig], rules: Mapping[str, TableRules], keys: frozenset[str] = frozenset()
+) -> Sieve:
+    """For the changes of these tables; `rules` are those of now."""
+    labels = {name: rules[name].label for name in tables}
+    return Sieve(labels, keys, {name: Placing(table.lake) for name, table in tables.items()})
 
 
 class Material(Protocol):

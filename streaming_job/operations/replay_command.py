@@ -47,7 +47,7 @@ def replay(
     """
     from config.settings import load_settings  # noqa: PLC0415 - --help need not load the rest
     from streaming_job.main import configured_tables  # noqa: PLC0415
-    from streaming_job.operations.replay import Sieve, canonical_key  # noqa: PLC0415
+    from streaming_job.operations.replay import canonical_key, sieve_of  # noqa: PLC0415
     from streaming_job.operations.replay_run import Request, replayed, span_of  # noqa: PLC0415
     from streaming_job.operations.source_rules import all_rules  # noqa: PLC0415
     from streaming_job.operations.verify_command import chosen  # noqa: PLC0415
@@ -62,7 +62,7 @@ def replay(
     request = Request(
         settings,
         tables,
-        Sieve({name: rules[name].label for name in wanted}, keys),
+        sieve_of(wanted, rules, keys),
         span_of(start, since, until, datetime.now(UTC)),
     )
     began = time.monotonic()

@@ -78,7 +78,8 @@ def snapshot(
     _err.print(f"{made.proof}; {made.estimate}", highlight=False)
     if not force:
         made.estimate.check()
-    total = _load(settings, tables, made)
+    resumed = "`lakestream snapshot --resume` goes on"
+    total = load(settings, tables, made, name="lakestream snapshot", hint=resumed)
     made.state_file.unlink()
     _tell(made, total, time.monotonic() - began, as_json=as_json)
 
@@ -93,7 +94,8 @@ def _one(tables: "dict[str, TableConfig]", name: str | None) -> "TableConfig":
     return next(iter(wanted.values()))
 
 
-def _load(settings: "Settings", tables: "dict[str, TableConfig]", made: "Plan") -> "Total":
+def load(settings: "Settings", tables: "dict[str, TableConfig]", made: "Plan", *, name: str, hint: str) -> "Total":
+    """All of the source, read and taken in; `name` says who does it where no job runs, `hint` how it goes on."""
     from streaming_job.operations.handing_over import Delivery  # noqa: PLC0415 - see snapshot
     from streaming_job.pipeline.intake import HandOver, Intake, Piece  # noqa: PLC0415
 
@@ -105,8 +107,6 @@ def _load(settings: "Settings", tables: "dict[str, TableConfig]", made: "Plan") 
         def show(standing: "Standing") -> None:
             bars.update(taken, total=standing.handed_over, completed=standing.taken_in)
 
-        name = "lakestream snapshot"
-        hint = "`lakestream snapshot --resume` goes on"
         with Delivery(settings, tables, intake, state.id, name=name, hint=hint, show=show) as delivery:
 
             def hand_over(piece: str, address: str) -> None:

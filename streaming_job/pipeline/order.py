@@ -49,9 +49,13 @@ class Placing:
         number = pc.utf8_slice_codeunits(changes["change_seq"], GENERATION_DIGITS)
         return replaced(changes, "change_seq", pc.binary_join_element_wise(placed, number, ""))
 
-    def of(self, generation: str, at_ms: int) -> str:
-        """What counts for a change of this stream made now."""
-        moments = [moment for since_ms, label, moment in self._takeovers if label == generation and since_ms <= at_ms]
+    def of(self, generation: str, at_ms: int | None) -> str:
+        """What counts for a change of this stream made then."""
+        moments = [
+            moment
+            for since_ms, label, moment in self._takeovers
+            if label == generation and (at_ms is None or since_ms <= at_ms)
+        ]
         return moments[-1] if moments else generation
 
 
