@@ -38,6 +38,8 @@ SYSTEM: Final = (
 _PASSED: Final = {"_seq": "change_seq"}
 """Columns whose name in a change is not theirs without the underscore."""
 
+_FOUND_BY: Final = ("_key", "_ingest_ts")
+
 PURGED_PROPERTY: Final = "lakestream.purgedBeforeMs"
 """Tombstones of changes created before this may be gone."""
 SCANNED_PROPERTY: Final = "lakestream.scannedMs"
@@ -51,7 +53,7 @@ _MARK: Final = ("_seq", "_op", "_ttl", "_digest", "_rules", "_created_ms", "_ori
 
 
 def spec(location: Location, keys: StructType, properties: dict[str, str]) -> TableSpec:
-    return TableSpec(location, StructType([*SYSTEM.fields, *keys.fields]), properties=properties)
+    return TableSpec(location, StructType([*SYSTEM.fields, *keys.fields]), properties=properties, found_by=_FOUND_BY)
 
 
 def item_columns(columns: StructType) -> StructType:

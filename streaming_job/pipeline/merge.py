@@ -33,6 +33,8 @@ class TableSpec:
     columns: StructType
     partition_by: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+    found_by: tuple[str, str] | None = None
+    """The unique key and the time each row was written at, where an engine may keep an index of them."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
 from streaming_job.pipeline.arrow import pc, values
+from streaming_job.pipeline.key_index import KeyIndex
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
@@ -50,6 +52,9 @@ class RustTable:
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         refuse_features("rust", spec.location, features, self.properties())
         refuse_foreign(spec, self.columns(), self._table.metadata().partition_columns)
+        self._finder = _Finder(*spec.found_by) if spec.found_by is not None else None
+        if self._finder is not None:
+            self._finder.follow(self._table)
 
     @property
     def location(self) -> Location:
@@ -78,13 +83,18 @@ class RustTable:
 
     def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged:
         def attempt() -> Merged:
-            merger = self._table.merge(source, predicate=merge.on, source_alias="s", target_alias="t")
-            for update in merge.updates:
-                merger = merger.when_matched_update(_assign(update.columns), predicate=update.when)
-            metrics = merger.when_not_matched_insert(_assign(merge.insert)).execute()
-            return Merged(first_int(metrics, "num_target_rows_inserted"), first_int(metrics, "num_target_rows_updated"))
+            if self._finder is None:
+                return self._merge(source, merge)
+            return self._finder.merge(self._table, source, merge, self._merge)
 
         return self._commit(attempt, guard)
+
+    def _merge(self, source: pa.Table, merge: Merge) -> Merged:
+        merger = self._table.merge(source, predicate=merge.on, source_alias="s", target_alias="t")
+        for update in merge.updates:
+            merger = merger.when_matched_update(_assign(update.columns), predicate=update.when)
+        metrics = merger.when_not_matched_insert(_assign(merge.insert)).execute()
+        return Merged(first_int(metrics, "num_target_rows_inserted"), first_int(metrics, "num_target_rows_updated"))
 
     def delete(self, where: str, guard: Guard = no_guard) -> int:
         return self._commit(lambda: first_int(self._table.delete(where), "num_deleted_rows"), guard)
@@ -97,6 +107,8 @@ class RustTable:
             rows = QueryBuilder().register("t", source).execute("SELECT * FROM t")
             taken = CommitProperties(app_transactions=[Transaction(TAKEN_OVER, number)])
             write_deltalake(self._table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=taken)
+            if self._finder is not None:
+                self._finder.forget()
 
         self._commit(attempt, guard)
 
@@ -151,16 +163,62 @@ class RustTable:
             for _ in range(_ATTEMPTS):
                 self.refresh()
                 guard()
+                before = self._table.version()
                 try:
-                    return attempt()
+                    result = attempt()
                 except CommitFailedError as error:
                     conflict = error
+                    continue
+                if self._finder is not None:
+                    self._finder.committed(before, self._table.version())
+                return result
             self.refresh()
             guard()
         raise CommitConflictError(
             f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
             hint="find what else writes to the table (its history says who) and stop it",
         ) from conflict
+
+
+class _Finder:
+    """Finds the rows a merge may touch, as long as nobody else commits to the table; then it looks anew."""
+
+    def __init__(self, key: str, time: str) -> None:
+        self._key = key
+        self._time = time
+        self._index = KeyIndex([])
+        self._version = -1
+
+    def follow(self, table: DeltaTable) -> None:
+        """As of the table's version; reads it only where somebody else wrote to it."""
+        if self._version != table.version():
+            found = QueryBuilder().register("t", table).execute(f'SELECT "{self._key}", "{self._time}" FROM t')  # noqa: S608 - our own names
+            self._index = KeyIndex((piece.column(0), piece.column(1)) for piece in map(pa.record_batch, found))
+            self._version = table.version()
+
+    def merge(
+        self, table: DeltaTable, source: pa.Table, merge: Merge, run: Callable[[pa.Table, Merge], Merged]
+    ) -> Merged:
+        self.follow(table)
+        found = self._index.look_up(source[self._key])
+        if not found.known and set(source.column_names) == set(merge.insert) == {
+            each.name for each in table.schema().fields
+        }:
+            # Nothing to match: a row written without a look at the table is all a merge would come to.
+            write_deltalake(table, source, mode="append")
+            merged = Merged(source.num_rows, 0)
+        else:
+            merged = run(source, replace(merge, within=found.condition(f"t.`{self._time}`")))
+        self._index.written(found, source[self._time], inserted=merged.inserted, updated=merged.updated)
+        return merged
+
+    def committed(self, before: int, after: int) -> None:
+        """Our own commits keep every row's time, or were taken note of."""
+        if self._version == before and after <= before + 1:
+            self._version = after
+
+    def forget(self) -> None:
+        self._version = -1
 
 
 def _open(spec: TableSpec, path: str, storage: dict[str, str]) -> DeltaTable:

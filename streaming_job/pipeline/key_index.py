@@ -1,0 +1,117 @@
+"""Where in a table the row of a key may be: by the time it was written at, which every file knows the span of.
+
+A merge by key alone reads every file's keys, and the more files a table has the longer it takes. With the times a key's
+row may have been written at, it reads the files of those times, and none for a key that is surely new. Keys are held as
+64-bit hashes: 16 bytes a row, so that ten million rows take 160 MB. A hash that two keys share only makes a merge look
+into one file more: times are added for it, and never taken away.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streaming_job.pipeline.arrow import Column, pc
+
+Hashes = NDArray[np.int64]
+_RECENT_MAX: Final = 200_000
+"""Keys that are kept apart before they are sorted in: what costs a pass over all of them."""
+_SPANS_MAX: Final = 16
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class KeyIndex:
+    def __init__(self, rows: Iterable[tuple[Column, Column]]) -> None:
+        """`rows` are keys and times, a piece at a time."""
+        pieces = [(_hashed(keys), _micros(times)) for keys, times in rows]
+        hashes = np.concatenate([np.empty(0, np.int64), *(each[0] for each in pieces)])
+        times = np.concatenate([np.empty(0, np.int64), *(each[1] for each in pieces)])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._times = hashes[order], times[order]
+        self._recent: dict[int, tuple[int, ...]] = {}
+
+    def look_up(self, keys: Column) -> "Found":
+        hashes = _hashed(keys)
+        left, right = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
+        recent = self._recent
+        places = [
+            (*self._times[start:end].tolist(), *recent.get(key, ()))
+            for key, start, end in zip(hashes.tolist(), left, right, strict=True)
+        ]
+        return Found(hashes, places)
+
+    def written(self, found: "Found", times: Column, *, inserted: int, updated: int) -> None:
+        """What became of the keys that were looked up: rows written at `times`, of which not all may be.
+
+        Only where every row was written as it looked is it known which, and the one time a key had is its time no more.
+        """
+        if not inserted + updated:
+            return
+        as_it_looked = updated == found.known and inserted + updated == len(found.places)
+        for key, places, time in zip(found.hashes.tolist(), found.places, _micros(times).tolist(), strict=True):
+            if as_it_looked and len(places) <= 1:
+                self._move(key, time)
+            elif time not in places:
+                self._recent[key] = (*self._recent.get(key, ()), time)
+        if len(self._recent) > _RECENT_MAX:
+            self._sort_in()
+
+    def _move(self, key: int, time: int) -> None:
+        at = int(np.searchsorted(self._hashes, key))
+        if at < len(self._hashes) and self._hashes[at] == key:
+            self._times[at] = time
+        else:
+            self._recent[key] = (time,)
+
+    def _sort_in(self) -> None:
+        recent = sorted((key, time) for key, times in self._recent.items() for time in times)
+        hashes, times = (np.array(column, np.int64) for column in zip(*recent, strict=True))
+        at = np.searchsorted(self._hashes, hashes)
+        self._hashes, self._times = np.insert(self._hashes, at, hashes), np.insert(self._times, at, times)
+        self._recent = {}
+
+    def __len__(self) -> int:
+        return len(self._hashes) + len(self._recent)
+
+
+class Found:
+    """Of each key looked up the times its row may have been written at; none: it is not there."""
+
+    def __init__(self, hashes: Hashes, places: Sequence[tuple[int, ...]]) -> None:
+        self.hashes = hashes
+        self.places = places
+        self.known = sum(1 for times in places if times)
+
+    def condition(self, column: str) -> str:
+        """On the target alone, for every row that may match."""
+        spans = _spans(sorted({time for times in self.places for time in times}))
+        if not spans:
+            return f"{column} < {_literal(0)}"
+        return " OR ".join(f"({column} >= {_literal(first)} AND {column} <= {_literal(last)})" for first, last in spans)
+
+
+def _spans(times: Sequence[int]) -> list[tuple[int, int]]:
+    """All times within at most so many spans, the widest gaps left out."""
+    gaps = sorted(range(1, len(times)), key=lambda at: times[at] - times[at - 1], reverse=True)
+    cuts = [0, *sorted(gaps[: _SPANS_MAX - 1]), len(times)]
+    return [(times[start], times[end - 1]) for start, end in pairwise(cuts) if start < end]
+
+
+def _literal(micros: int) -> str:
+    moment = (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+    return f"arrow_cast('{moment}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+
+
+def _hashed(keys: Column) -> Hashes:
+    held = keys.to_pylist()
+    return np.fromiter(map(hash, held), np.int64, len(held))
+
+
+def _micros(times: Any) -> NDArray[np.int64]:
+    column = pc.cast(times.cast(pa.timestamp("us", "UTC")), pa.int64())
+    numbers: NDArray[np.int64] = column.to_numpy() if isinstance(column, pa.ChunkedArray) else np.asarray(column)
+    return numbers
