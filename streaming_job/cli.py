@@ -2,9 +2,10 @@
 
 Exit codes: 0 done; 1 it failed; 2 wrong usage or configuration, nothing was started; 3 what was started did not come
 up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify` could not settle everything;
-7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem; 9 `snapshot` or `replay` was not
-begun, since it could not end right; 10 the job was asked by `maintain` and has not done it yet; 11 `job run` found a run;
-12 `job status` found none at work; 130 interrupted.
+7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem; 9 `snapshot`, `replay`
+or `rebuild` was not begun, since it could not end right; 10 the job was asked by `maintain`, `rebuild` or `promote` and
+has not done it yet; 11 `job run` found a
+run; 12 `job status` found none at work; 130 interrupted.
 """
 
 import json
@@ -25,6 +26,7 @@ from streaming_job.operations import (
     latency,
     maintain_command,
     pull_command,
+    rebuild_command,
     redrive_command,
     replay_command,
     snapshot_command,
@@ -42,6 +44,8 @@ app = typer.Typer(
 )
 app.add_typer(local_app, name="local")
 app.add_typer(archive_app, name="archive")
+app.add_typer(rebuild_command.app, name="rebuild")
+app.command(name="promote", epilog=rebuild_command.EXIT_CODES)(rebuild_command.promote)
 app.add_typer(job_app, name="job")
 app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
 app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)

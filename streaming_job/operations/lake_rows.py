@@ -48,7 +48,9 @@ class SparkLakeRows:
         return {row["_key"]: row["_seq"] for row in rows.join(F.broadcast(wanted), "_key", "left_semi").collect()}
 
     def newest_created_ms(self) -> int:
-        newest = self._read(self._locations.history.sql).agg(F.max("_created_ms")).first()
+        # Of `current`, tombstones too: `history` is committed a moment before. When an item was scanned is no change.
+        changes = self._read(self._locations.current.sql).where("_op <> 'SNAPSHOT'")
+        newest = changes.agg(F.max("_created_ms")).first()
         return int(newest[0]) if newest is not None and newest[0] is not None else 0
 
     def _live(self) -> DataFrame:

@@ -57,7 +57,7 @@ def snapshot(
 
     settings = load_settings(config)
     tables = configured_tables(settings)
-    wanted = _one(tables, table)
+    wanted = one(tables, table)
     request = Request(
         segments=segments,
         read_capacity_units_per_s=read_capacity,
@@ -84,7 +84,7 @@ def snapshot(
     _tell(made, total, time.monotonic() - began, as_json=as_json)
 
 
-def _one(tables: "dict[str, TableConfig]", name: str | None) -> "TableConfig":
+def one(tables: "dict[str, TableConfig]", name: str | None) -> "TableConfig":
     from config.errors import ConfigurationError  # noqa: PLC0415 - see snapshot
     from streaming_job.operations.verify_command import chosen  # noqa: PLC0415
 

@@ -39,6 +39,10 @@ class Tables:
         table = DeltaTable(str(place), storage_options=storage)
         return {name: value or "" for name, value in table.metadata().configuration.items()}
 
+    def drop(self, place: Location) -> None:
+        """Of a catalog; harmless where it is gone."""
+        self._spark().sql(f"DROP TABLE IF EXISTS {place.sql}")
+
     def exists(self, engine: Engine, place: Location) -> bool:
         if place.name is not None:
             return self._spark().catalog.tableExists(place.name)

@@ -74,6 +74,12 @@ class Parking:
         self._parked.delete(f"{self._where} AND _ticket = {ticket}")
         self._tickets.pop(ticket)
 
+    def clear(self) -> None:
+        """Nothing of it is wanted any more."""
+        if self._tickets:
+            self._parked.delete(self._where)
+            self._tickets.clear()
+
     def _read_tickets(self) -> dict[int, int]:
         self._parked.refresh()
         held = self._parked.read(["_ticket"], self._where)["_ticket"]
