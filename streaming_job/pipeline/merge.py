@@ -58,7 +58,7 @@ class Merge:
     @property
     def on(self) -> str:
         equal = " AND ".join(f"t.`{name}` = s.`{name}`" for name in self.match)
-        return f"{equal} AND {self.within}" if self.within else equal
+        return f"{equal} AND ({self.within})" if self.within else equal
 
 
 @dataclass(frozen=True)

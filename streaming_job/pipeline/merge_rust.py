@@ -205,7 +205,7 @@ class _Finder:
             each.name for each in table.schema().fields
         }:
             # Nothing to match: a row written without a look at the table is all a merge would come to.
-            write_deltalake(table, source, mode="append")
+            write_deltalake(table, _undescribed(source), mode="append")
             merged = Merged(source.num_rows, 0)
         else:
             merged = run(source, replace(merge, within=found.condition(f"t.`{self._time}`")))
@@ -238,6 +238,11 @@ def _open(spec: TableSpec, path: str, storage: dict[str, str]) -> DeltaTable:
 
 def _assign(columns: Sequence[str]) -> dict[str, str]:
     return {f"t.`{name}`": f"s.`{name}`" for name in columns}
+
+
+def _undescribed(rows: pa.Table) -> pa.Table:
+    """An append compares what is said of the columns, which the table alone says."""
+    return rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
 
 
 def _plain(field: Any) -> Any:

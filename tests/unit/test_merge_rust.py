@@ -1,0 +1,56 @@
+"""Merges by engine rust into a table that keeps an index of its keys, beside a model; others write to it in between."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql.types import LongType, StringType, StructType, TimestampType
+
+from streaming_job.pipeline.arrow import moment
+from streaming_job.pipeline.locations import Location
+from streaming_job.pipeline.merge import Merge, TableSpec, Update
+from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
+
+COLUMNS = StructType().add("_key", StringType()).add("_seq", LongType()).add("_ingest_ts", TimestampType())
+MERGE = Merge(match=("_key",), insert=COLUMNS.names, updates=(Update("s._seq > t._seq", COLUMNS.names),))
+KEYS = st.sampled_from([f"k'{number}" for number in range(12)])
+BATCH = st.tuples(
+    st.sampled_from(["merge", "merge", "merge", "another writer", "reopen", "compact"]),
+    st.dictionaries(KEYS, st.integers(0, 9), min_size=1, max_size=6),
+)
+
+
+def rows(batch: Mapping[str, int], at_ms: int) -> pa.Table:
+    held = {"_key": list(batch), "_seq": list(batch.values()), "_ingest_ts": moment(at_ms, len(batch))}
+    return pa.table(held, arrow_schema(COLUMNS))
+
+
+def opened(path: Path) -> RustTable:
+    return RustTable(TableSpec(Location(path=str(path)), COLUMNS, found_by=("_key", "_ingest_ts")))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(BATCH, max_size=10))
+def test_a_key_has_one_row_and_it_is_its_newest_whoever_else_wrote(batches: list[tuple[str, dict[str, int]]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t"
+        table, model = opened(path), dict[str, int]()
+        for at, (what, batch) in enumerate(batches, start=1):
+            if what == "another writer":
+                batch = {f"{key} of another": seq for key, seq in batch.items() if f"{key} of another" not in model}  # noqa: PLW2901 - as it writes it
+                write_deltalake(DeltaTable(str(path)), rows(batch, at * 1000), mode="append")
+            elif what == "compact":
+                table.compact(target_bytes=2**20)
+                continue
+            else:
+                table = opened(path) if what == "reopen" else table
+                batch |= {key: seq for key, seq in model.items() if key.endswith("another") and seq % 2}
+                table.merge(rows(batch, at * 1000), MERGE)
+            model |= {key: seq for key, seq in batch.items() if seq > model.get(key, -1)}
+        table.refresh()
+        found = table.read(["_key", "_seq"]).to_pylist()
+        assert sorted((row["_key"], row["_seq"]) for row in found) == sorted(model.items())
