@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup setup-tests demo test check lint types templates format bench lock clean
+.PHONY: help setup setup-tests demo test check lint types templates wheel format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -68,18 +68,23 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
+wheel: setup  ## the package in dist/, as the Databricks bundle takes it along
+	@rm -f dist/lakestream-*.whl
+	@$(BIN)/python -m hatchling build --target wheel --directory dist >/dev/null
+
 templates: .venv-check/.ready
 	@.venv-check/bin/cfn-lint infra/template.yaml infra/bootstrap.yaml
 	@.venv-check/bin/checkov --file infra/template.yaml infra/bootstrap.yaml --framework cloudformation \
 	  --compact --quiet --skip-download
+	@.venv-check/bin/python -m infra.databricks.check
 
 format: setup
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
 lock: setup  ## make the lock files anew (needs uv)
-	@for extra in dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --no-header pyproject.toml --extra $$extra --output-file infra/locks/$$extra.txt; done
+	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  pyproject.toml --extra dev --extra spark --output-file infra/locks/dev.txt
 	@for apart in stack check bridge; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header infra/locks/$$apart.in --output-file infra/locks/$$apart.txt; done
 

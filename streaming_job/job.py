@@ -262,6 +262,11 @@ def reason_of(error: StreamingQueryException) -> str:
 
 @contextmanager
 def _signals_call(request_stop: Callable[[], None]) -> Iterator[None]:
+    """Where we are the process's main thread: elsewhere, as in a notebook's task, its signals are not ours to take."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
     def stop(number: int, _frame: FrameType | None) -> None:
         log.info("stopping after the batch in hand", extra={"signal": signal.Signals(number).name})
         request_stop()

@@ -1,31 +1,29 @@
-"""From a configuration file to a running job; `lakestream run` and the Databricks job both start here."""
+"""From a configuration file to a running job."""
 
-import argparse
 import logging
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from config.errors import ConfigurationError, LakestreamError
+from config.errors import ConfigurationError
 from config.settings import Settings, load_settings
 from config.tables import TableConfig, load_tables
+from streaming_job import remote
 from streaming_job.aws import client
 from streaming_job.health import Health
 from streaming_job.http import HttpServer, application
 from streaming_job.job import Job
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.export import CloudWatchExport, ExportedLatencyTable
-from streaming_job.latency.table import LatencyFlusher, LatencyTable, RustLatencyTable, SparkLatencyTable, known_batches
-from streaming_job.logs import log_to_stderr
+from streaming_job.latency.table import LatencyFlusher, known_batches, latency_table
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.intake import Intake
 from streaming_job.pipeline.intake_drain import Drain, PausableLatency, TakeIn, taking_in
 from streaming_job.pipeline.locations import Lake
-from streaming_job.spark import spark_session
+from streaming_job.spark import spark_session, speaks_connect
 from streaming_job.warmup import warm_up
 
 log = logging.getLogger("lakestream.main")
@@ -37,7 +35,10 @@ def run(config: Path, *, available_now: bool = False) -> None:
     tables = configured_tables(settings)
     started = time.monotonic()
     with spark_session("lakestream", settings.spark) as spark:
-        _run_with(spark, settings, tables, available_now=available_now, started=started)
+        if speaks_connect(spark):
+            remote.run(spark, settings, tables, available_now=available_now)
+        else:
+            _run_with(spark, settings, tables, available_now=available_now, started=started)
 
 
 def configured_tables(settings: Settings) -> dict[str, TableConfig]:
@@ -48,14 +49,22 @@ def configured_tables(settings: Settings) -> dict[str, TableConfig]:
             f"tables: no rules file for {', '.join(missing)} in {settings.tables_dir}",
             hint=f"there are files for {', '.join(sorted(known)) or 'no table'}",
         )
-    return {table: known[table] for table in settings.tables}
+    return {table: _in_its_home(known[table], settings) for table in settings.tables}
+
+
+def _in_its_home(table: TableConfig, settings: Settings) -> TableConfig:
+    """A catalog's tables are Spark's to write, whatever engine the rules choose for tables by path."""
+    if settings.lake.root is not None:
+        return table
+    return table.model_copy(update={"lake": table.lake.model_copy(update={"engine": "spark"})})
 
 
 def _run_with(
     spark: SparkSession, settings: Settings, tables: dict[str, TableConfig], *, available_now: bool, started: float
 ) -> None:
-    latency_table = _latency_table(spark, settings)
-    book = LatencyBook(known_batches(latency_table))
+    place = Lake(settings.lake).shared("latency")
+    figures = latency_table(spark, path=place.path, name=place.name)
+    book = LatencyBook(known_batches(figures))
     metrics, health = JobMetrics(book), Health(settings.http.unhealthy_after_s)
 
     def flush_failed(error: Exception) -> None:
@@ -70,8 +79,8 @@ def _run_with(
             export = _cloudwatch_export(settings, metrics, health)
             export.start()
             cleanup.callback(export.stop)
-            latency_table = ExportedLatencyTable(latency_table, export)
-        flusher = LatencyFlusher(book, latency_table, flush_failed)
+            figures = ExportedLatencyTable(figures, export)
+        flusher = LatencyFlusher(book, figures, flush_failed)
         flusher.start()
         cleanup.callback(flusher.stop)
         latency = PausableLatency(book)
@@ -93,32 +102,8 @@ def _drain(settings: Settings, tables: dict[str, TableConfig], take_in: TakeIn) 
     return Drain(intake, tables, take_in, settings.intake)
 
 
-def _latency_table(spark: SparkSession, settings: Settings) -> LatencyTable:
-    location = Lake(settings.lake).shared("latency")
-    return RustLatencyTable(location.path) if location.path is not None else SparkLatencyTable(spark, location.sql)
-
-
 def _cloudwatch_export(settings: Settings, metrics: JobMetrics, health: Health) -> CloudWatchExport:
     def failed(error: Exception) -> None:
         log.warning("figures not sent to CloudWatch, kept for the next minute", extra={"reason": str(error)})
 
     return CloudWatchExport(client(settings.aws, "cloudwatch"), metrics, health, failed)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m streaming_job.main --config FILE [--available-now]`: what a Databricks task runs."""
-    parser = argparse.ArgumentParser(prog="streaming_job.main", description=main.__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--available-now", action="store_true")
-    options = parser.parse_args(arguments)
-    log_to_stderr()
-    try:
-        run(options.config, available_now=options.available_now)
-    except LakestreamError as error:
-        log.error("%s", error)  # noqa: TRY400 - said in one line, a trace would bury it
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -64,6 +64,11 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def speaks_connect(spark: SparkSession) -> bool:
+    """Whether the session is a client of Spark elsewhere: serverless compute, and shared clusters."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
 @contextmanager
 def spark_session(name: str, conf: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
     """On Databricks the cluster's session, left running; anywhere else one of our own, ended with the block."""

@@ -86,6 +86,11 @@ class SparkLatencyTable:
         return [name for row in rows.collect() for name in row.batches or ()]
 
 
+def latency_table(spark: SparkSession, *, path: str | None, name: str | None) -> LatencyTable:
+    """By path, or by its name in a catalog."""
+    return RustLatencyTable(path) if path is not None else SparkLatencyTable(spark, name or "latency")
+
+
 class LatencyFlusher:
     """Writes the book to the table every few seconds, in a thread of its own so that no batch waits for it."""
 

@@ -17,11 +17,12 @@ BRIDGE_FOR_OPERATIONS = {"bridge_lambda.images", "bridge_lambda.envelope", "brid
 ENTRY_POINTS = {
     "config.rules",
     "infra.arrival.handler",
+    "infra.databricks.check",
     "infra.local.demo",
     "infra.local.jars",
     "infra.local.mapping.environment",
     "streaming_job.cli",
-    "streaming_job.main",
+    "streaming_job.task",
     "bridge_lambda.handler",
 }
 """Started by name - by make, by the stack, by Lambda or Databricks - and so imported by nobody."""
