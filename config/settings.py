@@ -13,6 +13,8 @@ class AwsSettings(Frozen):
     region: str
     endpoint: str | None = None
     """An emulator's address; None means AWS itself."""
+    service_credential: str | None = None
+    """Databricks' service credential for all but the stream, where compute has no default one: serverless."""
 
 
 class FilesSettings(Frozen):

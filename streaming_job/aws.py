@@ -1,12 +1,14 @@
 """boto3 clients as job and operations use them: patient, and reaching an emulator without anybody's credentials."""
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 
+from config.errors import ConfigurationError
 from config.settings import AwsSettings
 
 _LOOPBACK: Final = frozenset(("127.0.0.1", "localhost", "::1"))
@@ -21,10 +23,34 @@ def client(aws: AwsSettings, service: Any, *, attempts: int = 5, connections: in
         # An emulator answers at one address, whatever the bucket.
         s3={"addressing_style": "path"} if aws.endpoint else None,
     )
-    create: Any = boto3.client  # its stubs know no service but by a literal
+    # Its stubs know no service but by a literal.
+    create: Any = boto3.client if aws.service_credential is None else _session_of(aws.service_credential).client
     return create(
         service, region_name=aws.region, endpoint_url=aws.endpoint, config=config, **emulator_credentials(aws)
     )
+
+
+def _session_of(service_credential: str) -> boto3.Session:
+    """Unity Catalog's: its keys renew themselves."""
+    from streaming_job.spark import on_databricks  # noqa: PLC0415 - most clients need no Spark
+
+    if not on_databricks():
+        raise ConfigurationError(
+            f"service credential {service_credential} is Databricks'", hint="leave aws.service_credential out here"
+        )
+    return boto3.Session(botocore_session=_provider()(service_credential))
+
+
+def _provider() -> Callable[[str], Any]:
+    """In what Spark calls there are no dbutils, elsewhere nothing but them."""
+    try:
+        from databricks.service_credentials import getServiceCredentialsProvider  # noqa: PLC0415 - Databricks' alone
+    except ImportError:
+        from databricks.sdk.runtime import dbutils  # noqa: PLC0415 - as above
+
+        utils: Any = dbutils
+        return utils.credentials.getServiceCredentialsProvider  # type: ignore[no-any-return]
+    return getServiceCredentialsProvider  # type: ignore[no-any-return]
 
 
 def is_emulator(aws: AwsSettings) -> bool:
