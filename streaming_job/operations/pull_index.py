@@ -92,7 +92,8 @@ class Index:
             version=version,
             key=tuple(sorted(found)),
             is_whole=index["Projection"]["ProjectionType"] == "ALL",
-            not_in_it=max(0, table.get("ItemCount", 0) - index.get("ItemCount", 0)),
+            # An index that was never counted says 0.
+            not_in_it=max(0, table.get("ItemCount", 0) - index["ItemCount"]) if index.get("ItemCount") else 0,
             budget=budget,
         )
 

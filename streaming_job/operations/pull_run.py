@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pyspark.sql import SparkSession
+
 from bridge_lambda.envelope import Parked
 from config.errors import ConfigurationError
 from config.settings import Settings
@@ -76,6 +78,8 @@ class PullRun:
     pull: Pull
     intake: Intake
     say: Say
+    spark: SparkSession | None = None
+    """A session there is already; without one, one is started where it is needed."""
 
     def once(self, delivery: Delivery) -> Outcome:
         """One pass."""
@@ -101,7 +105,8 @@ class PullRun:
     def reconcile(self, outcome: Outcome) -> None:
         """After a pass, and its delivery: the comparison has a Spark of its own."""
         began = time.monotonic()
-        with spark_session("lakestream-pull", self.settings.spark) as spark:
+        with ExitStack() as cleanup:
+            spark = self.spark or cleanup.enter_context(spark_session("lakestream-pull", self.settings.spark))
             self.say("comparing the whole table with the lake")
             lake = SparkLakeRows(spark, Lake(self.settings.lake).of(self.config))
             source = SourceSide(self.config, self.pull.rules)
@@ -123,7 +128,7 @@ class PullRun:
             who = standing.writer or "this command"
             self.say(f"{standing.taken_in} of {standing.handed_over} portions in the lake, by {who}")
 
-        return Delivery(self.settings, tables, self.intake, name, name="lakestream pull", show=show)
+        return Delivery(self.settings, tables, self.intake, name, name="lakestream pull", show=show, spark=self.spark)
 
     def _tenants(self) -> Sequence[str]:
         """As named by the command, or the rules; or all that were ever discovered."""
@@ -178,7 +183,9 @@ class _Handed:
             self.waiting = 0
 
 
-def run_of(settings: Settings, table: TableConfig, request: Request, say: Say) -> PullRun:
+def run_of(
+    settings: Settings, table: TableConfig, request: Request, say: Say, spark: SparkSession | None = None
+) -> PullRun:
     """ConfigurationError, before anything is read, for whatever stands against it."""
     if table.pull is None:
         raise ConfigurationError(
@@ -204,6 +211,7 @@ def run_of(settings: Settings, table: TableConfig, request: Request, say: Say) -
         Pull(index, source_rules(settings, table.table), versions, cursors, claims.park, claims.bucket, _now_ms),
         Intake.of(settings),
         say,
+        spark,
     )
 
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -25,6 +26,8 @@ from streaming_job.pipeline.lane import TableReport
 from streaming_job.pipeline.lease import Clock, Owner
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch, go_on
 from streaming_job.pipeline.table_lanes import TableLanes
+
+_NAME_CHARS_MAX: Final = 2_000
 
 
 def now_ms() -> int:
@@ -210,4 +213,6 @@ def batch_name(changes: pa.Table) -> str:
     shard = pc.binary_join_element_wise(changes["stream"], changes["shard"], "/")
     positions = pa.table({"shard": shard, "at": pc.utf8_lpad(changes["kinesis_seq"], 64, "0")})
     spans = positions.group_by("shard").aggregate([("at", "min"), ("at", "max")]).sort_by("shard").to_pylist()
-    return " ".join(f"{span['shard']}:{span['at_min'].lstrip('0')}-{span['at_max'].lstrip('0')}" for span in spans)
+    name = " ".join(f"{span['shard']}:{span['at_min'].lstrip('0')}-{span['at_max'].lstrip('0')}" for span in spans)
+    # Of an archive a batch may hold a thousand objects.
+    return name if len(name) <= _NAME_CHARS_MAX else sha256(name.encode()).hexdigest()
