@@ -78,6 +78,9 @@ templates: .venv-check/.ready
 	  --compact --quiet --skip-download
 	@.venv-check/bin/python -m infra.databricks.check
 
+bench: setup tests/node/node_modules/.ready  ## every measured figure anew, in build/bench.json; BENCH=freshness,growth for some
+	@$(BIN)/python -m tests.bench $(if $(BENCH),--only $(BENCH))
+
 format: setup
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .

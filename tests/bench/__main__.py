@@ -1,0 +1,116 @@
+"""`make bench`: every benchmark whose figures the README shows, its tables printed, its figures in build/bench.json.
+
+`python -m tests.bench --only freshness,growth` runs some; the others keep the figures they have. The machine should
+have nothing else to do.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from infra.local.home import write_json
+from tests.bench import bench_drain, bench_floor, bench_freshness, bench_growth, bench_source
+from tests.bench.rig import ROOT
+
+OUT: Final = ROOT / "build" / "bench.json"
+
+
+def bridge() -> dict[str, Any]:
+    """In a process of its own: what it times may not share a heap with the others."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.bench_bridge", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    figures = json.loads(done.stdout)
+    speed, ratio = figures["warm_bridge_records_s"], figures["warm_times_the_usual"]
+    print(f"{speed:,} records a second of processor time, {ratio} times the usual way")
+    return {**figures, "records_per_s": speed, "ratio_to_usual": ratio}
+
+
+def freshness() -> dict[str, Any]:
+    ways = bench_freshness.run(list(bench_freshness.WAYS), rate=100, warm_s=30, seconds=180)
+    ours = ways["polling"]
+
+    def ratio(way: str) -> float | None:
+        return round(ways[way]["p50_ms"] / ours["p50_ms"], 1) if "p50_ms" in ways[way] else None
+
+    return {
+        **{name: ours.get(name) for name in ("p50_ms", "p95_ms", "p99_ms")},
+        "ratio_to_defaults": ratio("defaults"),
+        "ratio_to_files": ratio("files"),
+        "ways": ways,
+    }
+
+
+def drain() -> dict[str, Any]:
+    return bench_drain.run(100_000, [250, 500, 1000, 2000, 4000], 20)
+
+
+def growth() -> dict[str, Any]:
+    found = bench_growth.run([10_000, 1_000_000], [100], 30, with_spark=False)
+    return {**found, "ratio_1m_to_10k": found["ratio"]}
+
+
+def source() -> dict[str, Any]:
+    found = bench_source.run(bench_source.Plan())
+    print(json.dumps(found, indent=2))
+    return found
+
+
+def floor() -> dict[str, Any]:
+    return bench_floor.run(100)
+
+
+BENCHES: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
+    "floor": floor,
+    "bridge": bridge,
+    "source": source,
+    "growth": growth,
+    "freshness": freshness,
+    "drain": drain,
+}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(BENCHES), help=f"of {', '.join(BENCHES)}")
+    names = parser.parse_args().only.split(",")
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(BENCHES)}")
+    found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    for name in names:
+        print(f"\n=== {name}", flush=True)
+        where, began = machine(), time.monotonic()
+        figures = BENCHES[name]()
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        found[name] = {**figures, "machine": where, "at": at, "took_s": round(time.monotonic() - began)}
+        Path(OUT).parent.mkdir(exist_ok=True)
+        write_json(OUT, found)
+    print(f"\n{OUT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Events that wait in the stream, until `current` and `history` hold them: `python -m tests.bench.bench_drain`.
+
+Envelopes as the bridge writes them go straight to the stream of an embedded stack; then a job starts at the trim
+horizon. What is timed is from the job being ready to its last commit. With `--rates` it also finds the rate at which
+changes that arrive evenly are still fresh.
+"""
+
+import argparse
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import boto3
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from config.tables import load_tables
+from tests.bench.bench_batch import changes
+from tests.bench.rig import FLUSHED_WITHIN_S, ROOT, TABLE, JobRun, Stack, running_stack, wait_until
+
+FRESH_MS = 5_000
+_CALL_RECORDS = 500
+
+
+def kinesis(stack: Stack) -> Any:
+    return boto3.client(
+        "kinesis",
+        endpoint_url=stack.facts["aws_endpoint"],
+        region_name=stack.facts["region"],
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+
+
+def put(client: Any, stream: str, lines: Iterator[bytes], count: int) -> None:
+    while count > 0:
+        some = list(itertools.islice(lines, min(count, _CALL_RECORDS)))
+        records = [{"Data": line, "PartitionKey": "bench"} for line in some]
+        answer = client.put_records(StreamName=stream, Records=records)
+        assert not answer["FailedRecordCount"]
+        count -= len(some)
+
+
+def history_rows(job: JobRun) -> int:
+    name = load_tables(ROOT / "config" / "tables")[TABLE].lake.name
+    try:
+        return DeltaTable(str(job.folder / "lake" / name / "history")).count()
+    except TableNotFoundError:
+        return 0
+
+
+def drain(stack: Stack, events: int) -> dict[str, Any]:
+    client, lines = kinesis(stack), changes(random.Random(1))
+    put(client, stack.facts["stream"], lines, events)
+    with stack.job("drain", {"source": {"starting_position": "trim_horizon"}}) as job:
+        began, peak = time.monotonic(), 0
+
+        def done() -> bool:
+            nonlocal peak
+            peak = max(peak, job.usage()[1])
+            return history_rows(job) >= events
+
+        wait_until(done, within_s=1_800, what=f"{events} events are in history")
+        seconds = time.monotonic() - began
+        wait_until(lambda: sum(b["rows"] for b in job.batches()) >= events, within_s=120, what="the last batch is done")
+        cpu, _ = job.usage()
+    return {
+        "events": events,
+        "seconds": round(seconds, 1),
+        "events_per_s": round(events / seconds),
+        "peak_mb": peak // 2**20,
+        "cpu_s": round(cpu, 1),
+    }
+
+
+def sustained(stack: Stack, rates: list[int], seconds: int) -> list[dict[str, Any]]:
+    """At each rate its p99 from the bridge on: put straight into the stream, a change's time is when it was made."""
+    client, lines = kinesis(stack), changes(random.Random(2))
+    found: list[dict[str, Any]] = []
+    with stack.job("sustained", {}) as job:
+        put(client, stack.facts["stream"], lines, 500)
+        sent = 500
+        for rate in rates:
+            wait_until(lambda: history_rows(job) >= sent, within_s=600, what="what was sent is there")  # noqa: B023 - at once
+            time.sleep(FLUSHED_WITHIN_S)
+            before = job.hops()["origin_to_commit"]
+            began, count = time.monotonic(), 0
+            while (passed := time.monotonic() - began) < seconds:
+                due = int(passed * rate) - count
+                if due:
+                    put(client, stack.facts["stream"], lines, due)
+                    count += due
+                threading.Event().wait(0.05)
+            sent += count
+            wait_until(lambda: history_rows(job) >= sent, within_s=600, what="what was sent is there")  # noqa: B023 - at once
+            time.sleep(FLUSHED_WITHIN_S)
+            hop = job.hops()["origin_to_commit"].since(before)
+            found.append({"asked_per_s": rate, "sent_per_s": round(count / seconds), **hop.as_dict()})
+            p50, p99 = (hop.quantile_ms(quantile) for quantile in (0.5, 0.99))
+            print(
+                f"  {rate:>6}/s  sent {found[-1]['sent_per_s']:>6}/s  p50 {p50:>7.0f}  p99 {p99:>7.0f} ms", flush=True
+            )
+            if p99 > FRESH_MS:
+                break
+    return found
+
+
+def run(events: int, rates: list[int], seconds: int) -> dict[str, Any]:
+    with TemporaryDirectory(prefix="lakestream-bench-") as folder, running_stack(Path(folder)) as stack:
+        drained = drain(stack, events)
+        print(
+            f"{events:,} events in {drained['seconds']} s: {drained['events_per_s']:,} a second, "
+            f"{drained['peak_mb']:,} MB at most, {drained['cpu_s']} s of processor time",
+            flush=True,
+        )
+        found = sustained(stack, rates, seconds) if rates else []
+    fresh = [each["sent_per_s"] for each in found if each["p99_ms"] <= FRESH_MS]
+    return {**drained, "rates": found, "fresh_up_to_per_s": max(fresh, default=None)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--rates", default="250,500,1000,2000,4000", help="events a second, one after the other")
+    parser.add_argument("--seconds", type=int, default=20, help="at each rate")
+    options = parser.parse_args()
+    run(options.events, [int(rate) for rate in options.rates.split(",") if rate], options.seconds)
+
+
+if __name__ == "__main__":
+    main()
