@@ -160,6 +160,9 @@ class Deployment:
         if name is not None:
             self._cloudformation.execute_change_set(StackName=self._settings.stack, ChangeSetName=name)
             self._wait(self._settings.stack, say)
+        return self.outputs()
+
+    def outputs(self) -> dict[str, str]:
         return self._outputs(self._settings.stack)
 
     def _with_artefact(self, bucket: str) -> dict[str, str]:

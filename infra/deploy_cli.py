@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,9 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from config.errors import LakestreamError
+from config.rules import TABLES
+from config.tables import load_tables
 from infra.artefact import build
 from infra.deploy import TEMPLATE, Deployment, Plan, judged, load_deploy_settings
+from infra.job_settings import fill
 from infra.template_model import Template
+from infra.validate import check_rules
 
 DECLINED: Final = 3
 EXIT_CODES: Final = (
@@ -31,6 +35,10 @@ def deploy(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, and end.")] = False,
+    job_config: Annotated[
+        list[Path] | None,
+        typer.Option("--job-config", help="A configuration of the job that is told what the stack made; repeated."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout; needs --yes or --plan.")
     ] = False,
@@ -41,8 +49,10 @@ def deploy(
     """
     if as_json and not (yes or plan_only):
         raise typer.BadParameter("--json needs --yes or --plan: there is nobody to ask")
+    if job_config and plan_only:
+        raise typer.BadParameter("--job-config is filled by a deployment, and --plan makes none")
     try:
-        _deploy(config, yes=yes, plan_only=plan_only, as_json=as_json)
+        _deploy(config, job_config or [], yes=yes, plan_only=plan_only, as_json=as_json)
     except LakestreamError as error:
         _err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from error
@@ -51,10 +61,11 @@ def deploy(
         raise typer.Exit(1) from error
 
 
-def _deploy(config: Path, *, yes: bool, plan_only: bool, as_json: bool) -> None:
+def _deploy(config: Path, job_configs: Sequence[Path], *, yes: bool, plan_only: bool, as_json: bool) -> None:
     settings = load_deploy_settings(config)
     session = boto3.Session(region_name=settings.region)
-    judged(settings, Template.load(TEMPLATE))  # before seconds go into an artefact
+    # Before seconds go into an artefact.
+    check_rules(judged(settings, Template.load(TEMPLATE)), load_tables(TABLES))
     with _err.status("building the artefact") as shown:
         artefact = build()
         values = judged(settings, Template.load(TEMPLATE), artefact_key=artefact.key)
@@ -70,6 +81,9 @@ def _deploy(config: Path, *, yes: bool, plan_only: bool, as_json: bool) -> None:
             raise typer.Exit(DECLINED)
         with _err.status("deploying") as shown:
             outputs = deployment.execute(plan, shown.update)
+    for file in job_configs:
+        fill(file, outputs or deployment.outputs(), settings.region)
+        _err.print(f"filled {file}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps({"plan": asdict(plan), "outputs": outputs}, indent=2) + "\n")
     elif outputs is not None:

@@ -2,7 +2,7 @@
 would take without a word and not do.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -60,6 +60,16 @@ def check_values(values: Values) -> None:
         properties = values.properties(logical_id)
         if kind == "AWS::Kinesis::Stream":
             _check_stream(logical_id, properties)
+
+
+def check_rules(values: Values, known: Collection[str]) -> None:
+    """Of a table without rules every change would be a dead letter."""
+    stream = values.parameters["ExistingTableStreamArn"]
+    table = stream.split("/")[1] if stream else values.parameters["TableName"]
+    if table not in known:
+        raise NotDeployableError(
+            f"there are no rules for table {table}", hint=f"add config/tables/{table}.yaml; there is {', '.join(known)}"
+        )
 
 
 def _check_stream(logical_id: str, properties: Mapping[str, Any]) -> None:

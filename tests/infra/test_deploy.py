@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from local_workers import Aws, running_emulator
 
 from config.errors import ConfigurationError
 from config.rules import TABLES, compile_rules
+from config.settings import load_settings
 from infra.artefact import ROOT, Artefact, own_files
 from infra.deploy import TEMPLATE, DeployError, Deployment, DeploySettings, judged, load_deploy_settings
 from infra.local import emulator
@@ -167,7 +169,9 @@ def test_a_configuration_that_cannot_be_is_refused_with_its_place(tmp_path: Path
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def command(aws: Aws, folder: Path, content: str, *options: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+def command(
+    aws: Aws, folder: Path, content: str, *options: str | Path, answer: str = ""
+) -> subprocess.CompletedProcess[str]:
     config = folder / "deploy.yaml"
     config.write_text(content)
     given = emulator.without_aws(os.environ) | emulator.credentials("us-east-1") | {"AWS_ENDPOINT_URL": aws.endpoint}
@@ -183,7 +187,7 @@ def command(aws: Aws, folder: Path, content: str, *options: str, answer: str = "
 
 
 def test_the_plan_is_shown_and_a_no_changes_nothing(aws: Aws, tmp_path: Path) -> None:
-    content = "region: us-east-1\nstack: asked\nparameters: {TableName: asked-table}\n"
+    content = "region: us-east-1\nstack: asked\n"
     done = command(aws, tmp_path, content, answer="n\n")
     assert done.returncode == 3, done.stderr
     assert "BridgeMapping" in done.stderr
@@ -192,10 +196,26 @@ def test_the_plan_is_shown_and_a_no_changes_nothing(aws: Aws, tmp_path: Path) ->
 
 
 def test_yes_deploys_and_says_what_stands(aws: Aws, tmp_path: Path) -> None:
-    content = "region: us-east-1\nstack: wanted\nparameters: {TableName: wanted-table}\n"
-    done = command(aws, tmp_path, content, "--yes", "--json")
+    """The job's configurations too: filled when it was made, and again when there was nothing to change."""
+    content = "region: us-east-1\nstack: wanted\nparameters: {TableName: charger-readings}\n"
+    shipped = ROOT / "infra" / "databricks" / "config"
+    files = [Path(shutil.copy(shipped / name, tmp_path)) for name in ("prod.yaml", "prod-arrival.yaml")]
+    done = command(aws, tmp_path, content, "--yes", "--json", "--job-config", files[0])
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["outputs"]["TableName"] == "wanted-table"
+    outputs = json.loads(done.stdout)["outputs"]
+    assert outputs["TableName"] == "charger-readings"
+    again = command(aws, tmp_path, content, "--yes", "--job-config", files[1])
+    assert "nothing to change" in again.stderr
+    for file in files:
+        filled = load_settings(file)
+        assert filled.bucket is not None
+        assert filled.source.stream == outputs["StreamName"]
+        assert filled.bucket.name == outputs["BucketName"]
+        assert filled.bucket.failed_batches == f"s3://{outputs['DeadLetterBucketName']}/"
+        assert filled.bucket.dead_letter_key == outputs["DeadLetterKeyArn"]
+        assert filled.tables == ("chargeminder-car-telemetry", "charger-readings")
+        assert filled.lease.wait_s == 180
+        assert file.read_text().startswith("# The ")
     planned = command(aws, tmp_path, content, "--plan", "--json")
     assert json.loads(planned.stdout)["plan"]["changes"] == []
 
@@ -205,6 +225,7 @@ def test_yes_deploys_and_says_what_stands(aws: Aws, tmp_path: Path) -> None:
     [
         ("region: us-east-1\nstack: s\nparameters: {RetentionHours: 12}\n", "parameter RetentionHours is '12'"),
         ("region: us-esat-1\nstack: s\n", "there is no region 'us-esat-1'"),
+        ("region: us-east-1\nstack: s\nparameters: {TableName: no-rules}\n", "there are no rules for table no-rules"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(content: str, said: str, aws: Aws, tmp_path: Path) -> None:
