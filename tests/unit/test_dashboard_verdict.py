@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from streaming_job.latency.dashboard.verdict import KINESIS, TABLE_STREAM, Facts, Keeping, Level, problems, verdict
+from streaming_job.latency.dashboard.verdict import (
+    ARCHIVE,
+    KINESIS,
+    TABLE_STREAM,
+    Facts,
+    Keeping,
+    Level,
+    problems,
+    verdict,
+)
 
 HOPS = {
     "origin_to_bridge": 200.0,
@@ -80,3 +89,9 @@ def test_every_problem_says_what_to_do() -> None:
 
 def test_counts_of_zero_and_counts_unknown_are_no_problem() -> None:
     assert problems({"parked": 0, "skewed": 0.0, "latency_flush_failures": None}, {"rejects": 0.0}, None) == []
+
+
+def test_where_the_job_reads_the_archive_the_sentences_say_so() -> None:
+    waiting = replace(FRESH, lag_ms=60_000, target_ms=2_000)
+    assert "in Kinesis" in verdict(waiting).detail
+    assert verdict(replace(waiting, waits_in=ARCHIVE)).detail == verdict(waiting).detail.replace("Kinesis", ARCHIVE)

@@ -10,7 +10,15 @@ from typing import Any, Final, Protocol
 from streaming_job.latency.dashboard import readings
 from streaming_job.latency.dashboard.scrape import Answer, Samples, Scraper, Source, until_next
 from streaming_job.latency.dashboard.series import History
-from streaming_job.latency.dashboard.verdict import ON_THE_WAY, SILENT_AFTER_S, Facts, problems, verdict
+from streaming_job.latency.dashboard.verdict import (
+    ARCHIVE,
+    KINESIS,
+    ON_THE_WAY,
+    SILENT_AFTER_S,
+    Facts,
+    problems,
+    verdict,
+)
 from streaming_job.latency.dashboard.verify_record import VerifyRecord
 from streaming_job.latency.hops import CHAIN
 
@@ -95,7 +103,8 @@ class Feed:
         figures = readings.figures(last_known, looked.job.samples)
         verified = self._verify.read()
         keeping = readings.keeping(last_known, looked.job.samples, now_s)
-        facts = replace(self._facts(looked, points, figures["last_commit_s"]), keeping=keeping)
+        waits_in = ARCHIVE if looked.job.samples.of("lakestream_source_objects_total") else KINESIS
+        facts = replace(self._facts(looked, points, figures["last_commit_s"]), keeping=keeping, waits_in=waits_in)
         body = {
             "at_s": now_s,
             "title": self._title,
@@ -103,6 +112,7 @@ class Feed:
             "verdict": verdict(facts).as_dict(),
             "problems": [problem.as_dict() for problem in problems(figures, lately, verified, looked.beside)],
             "figures": figures,
+            "waits_in": waits_in,
             "steps": self._reader.steps(looked.job_now),
             "lately": lately,
             "verify": verified,

@@ -1,7 +1,7 @@
 """The page's first sentence: is it fresh, is anything wrong. Decided here, in one place, from plain values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ IDLE_AFTER_S: Final = 60.0
 """The percentiles' window: with no change in it there is nothing to measure."""
 
 KINESIS: Final = "Kinesis"
+ARCHIVE: Final = "the archive"
 TABLE_STREAM: Final = "the table's stream"
 
 ON_THE_WAY: Final = frozenset(("mapping", "bridge"))
@@ -93,11 +94,15 @@ class Facts:
     stream_backlog: float = 0.0
     keeping: Keeping | None = None
     """Of the stream where it is worst."""
+    waits_in: str = KINESIS
+    """Where changes are until the job reads them."""
 
 
 def verdict(facts: Facts) -> Verdict:
     """The first that applies; worse before better, blindness before confidence."""
-    return _of_retention(facts) or _of_silence(facts) or _of_lag(facts) or _of_rest(facts) or _of_percentiles(facts)
+    found = _of_retention(facts) or _of_silence(facts) or _of_lag(facts) or _of_rest(facts) or _of_percentiles(facts)
+    # Where the job reads the archive, the same sentences are true of it.
+    return replace(found, detail=found.detail.replace(KINESIS, facts.waits_in))
 
 
 def _of_retention(facts: Facts) -> Verdict | None:

@@ -85,6 +85,7 @@ function onSnapshot(taken, number) {
   showVerdict(taken);
   showProblems(taken.problems);
   showFacts(taken, taken.at_s);
+  for (const chart of charts) chart.waitsIn(taken.waits_in);
   showTables(taken);
   takePoints(taken.points);
   root.dataset.number = number;

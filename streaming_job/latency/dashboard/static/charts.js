@@ -217,10 +217,18 @@ export class Chart {
       const value = make("b");
       const swatch = make("i");
       this.legend.append(make("li", {}, swatch, line.label, value));
-      return { line, value, swatch };
+      return { line, name: line.label, value, swatch };
     });
     this.at = make("li", { class: "at" });
     this.legend.append(this.at);
+  }
+
+  /** Where changes wait for the job: the lines say Kinesis until they are told otherwise. */
+  waitsIn(place) {
+    for (const { line, name } of this.#legend) {
+      line.label = name.replace("Kinesis", place);
+      this.legend.children[this.#spec.lines.indexOf(line)].childNodes[1].textContent = line.label;
+    }
   }
 
   /** The legend's values: under the cursor, or the latest that are known. */

@@ -108,10 +108,10 @@ function bar(value, most, high) {
 }
 
 export function showTables(snapshot) {
-  const { figures, steps, sources, target_ms: target } = snapshot;
+  const { figures, steps, sources, target_ms: target, waits_in: waitsIn } = snapshot;
   const hops = figures.hops.map((hop) => ({ ...hop, coarse: hop.hop in COARSE })).sort((a, b) => HOP_ORDER.indexOf(a.hop) - HOP_ORDER.indexOf(b.hop));
   table("panel-hops", "Hops", "last minute", [
-    ["hop", (row) => HOP_LABELS[row.hop] ?? row.hop], ["p50", ...ms("p50_ms")], ["p95", ...ms("p95_ms")], ["p99", ...ms("p99_ms")],
+    ["hop", (row) => HOP_LABELS[row.hop]?.replace("Kinesis", waitsIn) ?? row.hop], ["p50", ...ms("p50_ms")], ["p95", ...ms("p95_ms")], ["p99", ...ms("p99_ms")],
     ["below zero", ...n("negative")],
   ], hops, "No change was committed in the last minute.");
 
@@ -123,7 +123,7 @@ export function showTables(snapshot) {
 
   const behind = Math.max(target, ...figures.shards.map((shard) => shard.behind_ms));
   table("panel-shards", "Shards", "lag of each, furthest behind first", [
-    ["shard", (row) => shardName(row.shard)], ["of", (row) => (row.of === "stream" ? "Kinesis" : "table")],
+    ["shard", (row) => shardName(row.shard)], ["of", (row) => (row.of === "stream" ? waitsIn : "table")],
     ["behind", ...ms("behind_ms")], ["", (row) => bar(row.behind_ms, behind, target)], ["in hand", ...n("backlog")],
   ], figures.shards, "No shard is known yet.");
 
