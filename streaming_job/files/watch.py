@@ -124,8 +124,8 @@ class Watch:
 
     def progress(self) -> dict[str, Any]:
         """As Spark's progress shows it; `progress_of` reads it again."""
-        prefixes = {f"{self._bucket.name}/{prefix}": asdict(each) for prefix, each in sorted(self._progress.items())}
-        return {"archives": prefixes}
+        places = {f"{self._bucket.name}/{prefix}".rstrip("/"): each for prefix, each in self._progress.items()}
+        return {"archives": {place: asdict(each) for place, each in sorted(places.items())}}
 
     @property
     def _late_ms(self) -> int:

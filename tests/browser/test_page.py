@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from prometheus_client.parser import text_string_to_metric_families
 
+from streaming_job.files.watch import Progress
 from tests.browser.conftest import Stage, Watched
 from tests.browser.processes import HOPS_MS, TABLE
 
@@ -96,6 +97,18 @@ def test_a_stopped_job_is_said_to_be_stopped_and_a_job_that_is_back_to_be_fresh(
     stage.job.come_back()
     stage.job.commit()
     state_is(watched.page, "fresh")
+    assert watched.console == []
+
+
+def test_where_the_job_reads_the_archive_the_page_says_so(stage: Stage, open_page: Open) -> None:
+    archive = Progress(behind_ms=4_000, objects=3, bytes=900)
+    stage.job.metrics.source.update_archives({"bucket/archive": archive})
+    stage.job.commit()
+    watched = open_page()
+    expect(watched.page.locator("#panel-hops")).to_contain_text("waiting in the archive")
+    expect(watched.page.locator("#chart-hops .legend")).to_contain_text("waiting in the archive")
+    expect(watched.page.locator("#panel-shards")).to_contain_text("archive")
+    expect(watched.page.locator("#detail")).to_contain_text("in the archive")
     assert watched.console == []
 
 
