@@ -21,7 +21,7 @@ from streaming_job.files.offsets import Offset
 from streaming_job.files.options import FilesOptions
 from streaming_job.files.unpack import rows_of
 from streaming_job.files.watch import Watch
-from streaming_job.kinesis.prefetch import SystemClock
+from streaming_job.kinesis.clock import SystemClock
 from streaming_job.kinesis.rows import SCHEMA, Rows
 from streaming_job.objects import Bucket, ObjectGoneError
 

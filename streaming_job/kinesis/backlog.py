@@ -40,6 +40,11 @@ class Backlog:
         return sum(segment.held_bytes for segment in self.segments)
 
     @property
+    def spans(self) -> int:
+        """How many segments are left to executors."""
+        return sum(1 for segment in self.segments if segment.rows is None)
+
+    @property
     def read_until_ms(self) -> int:
         """Nothing that arrived before then is still to be committed; 0 while nobody knows."""
         if not self.segments:

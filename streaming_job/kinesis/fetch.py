@@ -94,16 +94,24 @@ class Pace:
     poll_ms: int
     mb_s_max: float
     _next_ms: int = 0
+    _pause_ms: int = 0
+
+    @property
+    def due_ms(self) -> int:
+        """Until the next call; more than the pause itself tells that the clock was set back."""
+        left_ms = self._next_ms - self.clock.now_ms()
+        return left_ms if 0 < left_ms <= self._pause_ms else 0
 
     def wait(self) -> None:
-        now = self.clock.now_ms()
-        if self._next_ms > now:
-            self.clock.sleep_ms(self._next_ms - now)
-        self._next_ms = max(now, self._next_ms) + self.poll_ms
+        if due_ms := self.due_ms:
+            self.clock.sleep_ms(due_ms)
+        self._pause_ms = self.poll_ms
+        self._next_ms = self.clock.now_ms() + self.poll_ms
 
     def spent(self, size: int) -> None:
         if self.mb_s_max > 0:
-            self._next_ms = max(self._next_ms, self.clock.now_ms() + int(size / (self.mb_s_max * 1000)))
+            self._pause_ms = max(self.poll_ms, int(size / (self.mb_s_max * 1000)))
+            self._next_ms = max(self._next_ms, self.clock.now_ms() + self._pause_ms)
 
 
 def with_retries(call: Callable[[], T], clock: Clock, budget_ms: int, counters: Counters, what: str) -> T:
@@ -143,6 +151,8 @@ class ShardReader:
     limits: FetchLimits
     clock: Clock
     counters: Counters = field(default_factory=Counters)
+    asked_ms: int = 0
+    """When the last answer was asked for."""
     _iterator: str | None = None
     _pace: Pace = field(init=False)
 
@@ -155,6 +165,7 @@ class ShardReader:
         asked_ms, answer = with_retries(
             lambda: self._read_once(limit), self.clock, self.limits.retry_ms_max, self.counters, f"reading {self.ref}"
         )
+        self.asked_ms = asked_ms
         self._check_nothing_trimmed(answer)
         if self.position.kind is Kind.AT_MS and answer.sequences:
             answer = Answer(
@@ -171,6 +182,11 @@ class ShardReader:
         self.counters.bytes += answer.rows.size
         self.counters.behind_ms = answer.behind_ms
         return answer
+
+    @property
+    def due_ms(self) -> int:
+        """Until the next call may be made."""
+        return self._pace.due_ms
 
     def jump(self, position: Position) -> None:
         """Continue elsewhere."""

@@ -17,12 +17,13 @@ from pyspark.sql.types import StructType
 from streaming_job.kinesis.aws import AwsKinesis, connect
 from streaming_job.kinesis.backlog import runs
 from streaming_job.kinesis.catalog import Catalog
+from streaming_job.kinesis.clock import SystemClock
 from streaming_job.kinesis.consumers import consumer_arns, deregister
 from streaming_job.kinesis.errors import DataLossError, OffsetError
 from streaming_job.kinesis.fetch import CLOCK_MARGIN_MS, Clock, ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
-from streaming_job.kinesis.prefetch import Prefetcher, SystemClock, fetch_limits
+from streaming_job.kinesis.prefetch import Prefetcher, fetch_limits
 from streaming_job.kinesis.progress import progress_of
 from streaming_job.kinesis.rows import SCHEMA, from_ipc, to_ipc
 from streaming_job.kinesis.shards import StreamInfo, initial_offset

@@ -119,13 +119,22 @@ def test_what_does_not_pass_stops_the_query_and_after_healing_nothing_is_missing
     assert sorted(query.data()) == expected
 
 
+DAYS_2_MS = 2 * 86_400_000
+DAYS_30_MS = 30 * 86_400_000
+
+
 class TrimmedAnswers:
-    """Kinesis after the retention took everything up to a record: it says nothing, it only has less."""
+    """Kinesis after the retention took everything up to a record: it says nothing, it only has less.
+
+    The stream is a month old: one that is younger than its retention has lost nothing.
+    """
 
     def __init__(self, upto: bytes) -> None:
         self._upto = upto
 
     def __call__(self, operation: str, answer: Body) -> Body:
+        if operation == "DescribeStreamSummary":
+            answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] -= DAYS_30_MS / 1000
         if operation == "GetRecords":
             answer["Records"] = [r for r in answer["Records"] if _plain(r["Data"]) > self._upto]
         return answer
@@ -136,16 +145,14 @@ def _plain(data: str) -> bytes:
 
 
 def aged(log: list[str], ms: int) -> list[str]:
-    """A checkpoint as it would be, had the query stopped that long ago."""
+    """A checkpoint as it would be, had the query on a stream a month old stopped that long ago."""
     offsets = [json.loads(text) for text in log]
     for offset in offsets:
         for stream in offset["streams"].values():
+            stream["created_ms"] -= DAYS_30_MS
             for shard in stream["shards"].values():
                 shard["seen_ms"] = max(1, shard["seen_ms"] - ms)
     return [json.dumps(offset) for offset in offsets]
-
-
-DAYS_2_MS = 2 * 86_400_000
 
 
 def test_records_trimmed_before_they_were_read_stop_the_query_and_it_says_which_and_what_to_do(

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -11,8 +10,9 @@ from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadLimit
 
 from streaming_job.kinesis.fetch import Clock, KinesisApi
 from streaming_job.kinesis.options import parse_options
-from streaming_job.kinesis.prefetch import Prefetcher, Tail
+from streaming_job.kinesis.prefetch import Prefetcher
 from streaming_job.kinesis.reader import KinesisStreamReader
+from streaming_job.kinesis.tail import Tail
 from tests.simulation.clock import MachineClock
 from tests.simulation.errors import KilledError
 from tests.simulation.kinesis import STREAM
@@ -27,17 +27,29 @@ class SteppedPrefetcher(Prefetcher):
 
     rng = Random(0)
 
-    def clock_until(self, stopped: threading.Event) -> Clock:  # noqa: ARG002 - nobody stops a tail while it sleeps
+    def clock_until(self, stopped: threading.Event) -> Clock:
         return self._clock
 
     def _begin(self, tail: Tail) -> None:
         """No thread."""
 
     def _wait_for_rows(self) -> None:
+        if self.cutoff_ms is not None:
+            self._wait_to_now()
+            return
         for tail in self._in_any_order():
             for _ in range(self.rng.randrange(3)):
                 self._turn(tail)
         if not any(tail.backlog.segments for tail in self.tails.values()):
+            for tail in self._in_any_order():
+                self._turn(tail)
+
+    def _wait_to_now(self) -> None:
+        for _ in range(_TURNS_MAX):
+            if any(t.backlog.segments or t.error for t in self.tails.values()):
+                return
+            if all(tail.finished for tail in self.tails.values()):
+                return
             for tail in self._in_any_order():
                 self._turn(tail)
 
@@ -94,6 +106,8 @@ class Query:
         self._open_reader = open_reader
         self._sink = sink
         self._reader: SteppedReader | None = None
+        self.ends_by_itself = False
+        """Opened for what there is now, and no more."""
 
     def trigger(self, die_at: str = "", *, everything: bool = False) -> bool:
         """One batch, or what is left of one; False when there was nothing to do."""
@@ -140,6 +154,8 @@ class Query:
     def _opened(self) -> SteppedReader:
         if self._reader is None:
             self._reader = self._open_reader()
+            if self.ends_by_itself:
+                self._reader.prepareForTriggerAvailableNow()
         return self._reader
 
     def _run(self, reader: SteppedReader, die_at: str) -> None:

@@ -151,3 +151,15 @@ def test_a_subscription_that_ends_or_is_refused_is_made_again_where_the_last_eve
     assert data == [bytes([n]) for n in range(7)]
     assert kinesis.calls.count("subscribe") >= 4
     assert reader.counters.throttles >= 1
+
+
+def test_a_plan_holds_what_arrived_just_before_it(kinesis: MemoryKinesis) -> None:
+    """Nobody looks at the tip between two plans, so the record can only have come by a look that the plan asked for."""
+    kinesis.put("shardId-0", b"a")
+    with prefetching(kinesis, options_of()) as prefetcher:
+        offset = plan_until_moved(prefetcher, start_of(kinesis))
+        tail = prefetcher.tails[kinesis.ref()]
+        while tail.backlog.tip_ms == 0 or tail.due_ms > 0:
+            time.sleep(0.01)
+        [newest] = kinesis.put("shardId-0", b"b")
+        assert prefetcher.plan(offset, LIMIT).positions()[kinesis.ref()].sequence == newest
