@@ -10,7 +10,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.settings import Settings
 from streaming_job.files.options import UNPACKED, archive_of
-from streaming_job.kinesis.options import initial_position
+from streaming_job.kinesis.option_values import initial_position
 
 
 def auto_loader_frame(spark: SparkSession, settings: Settings, *, source: str = "cloudFiles") -> DataFrame:

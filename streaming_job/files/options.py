@@ -5,7 +5,7 @@ from typing import Final
 from config.errors import ConfigurationError
 from config.settings import AwsSettings, BucketSettings, FilesSettings, Settings
 from config.tables import Frozen
-from streaming_job.kinesis.options import InitialPosition, initial_position
+from streaming_job.kinesis.option_values import InitialPosition, initial_position
 
 UNPACKED: Final = 8
 """How much larger an archive's lines are than its objects: gzip makes envelopes a sixth to an eighth."""

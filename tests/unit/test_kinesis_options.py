@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from streaming_job.kinesis.errors import OptionError
-from streaming_job.kinesis.options import SPECS, InitialPosition, parse_options
+from streaming_job.kinesis.option_table import SPECS
+from streaming_job.kinesis.option_values import InitialPosition
+from streaming_job.kinesis.options import parse_options
 
 README = Path(__file__).parents[2] / "streaming_job" / "kinesis" / "README.md"
 GIVEN = {"streamName": "s"}

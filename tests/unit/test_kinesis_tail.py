@@ -7,7 +7,8 @@ import pytest
 from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.fetch import Clock
 from streaming_job.kinesis.offsets import Position
-from streaming_job.kinesis.options import POLL_MS_MIN, parse_options
+from streaming_job.kinesis.option_table import POLL_MS_MIN
+from streaming_job.kinesis.options import parse_options
 from streaming_job.kinesis.prefetch import Prefetcher
 from streaming_job.kinesis.shards import initial_offset
 from streaming_job.kinesis.tail import AT_TIP_MS, BESIDE_EXECUTORS_MS, FIRST_RECORDS, LOOK_MS_MAX, Tail
