@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,7 @@ _LEFT_OUT: Final = re.compile(
     r"(^|/)(__pycache__|bin|tests?)/|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$"
 )
 _TIMEOUT_S: Final = 300
+_CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lakestream"
 
 
 class ArtefactError(LakestreamError):
@@ -97,14 +99,14 @@ def own_files(rules: Mapping[str, Any]) -> dict[str, bytes]:
     return {**files, "rules.json": json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()}
 
 
-def libraries(lock: Path = LOCK, platform: str = PLATFORM) -> dict[str, bytes]:
+def libraries(lock: Path | None = None, platform: str = PLATFORM) -> dict[str, bytes]:
     """The lock's, for our interpreter and the platform, whatever machine this is.
 
     botocore among them, which Lambda's runtime has too, but without byte code and at a version that nobody tested.
     """
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "target"
-        _install(lock, target, platform)
+        _install(lock or LOCK, target, platform)
         found = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()}
         return {name: path.read_bytes() for name, path in found.items() if _is_needed(name)}
 
@@ -164,8 +166,25 @@ for name in sys.argv[2:]:
 
 
 def build(tables: Path = TABLES, platform: str = PLATFORM) -> Artefact:
-    files = {**libraries(platform=platform), **own_files(compile_rules(tables))}
-    return within_budget(Artefact({**files, **compiled(files)}))
+    own = own_files(compile_rules(tables))
+    return within_budget(Artefact({**kept_libraries(platform), **own, **compiled(own)}))
+
+
+def kept_libraries(platform: str) -> dict[str, bytes]:
+    """The libraries and their byte code, from the last time that anybody here asked for the very same."""
+    asked = (LOCK.read_bytes(), Path(__file__).read_bytes(), sys.version.encode(), platform.encode())
+    kept = _CACHE / f"libraries-{hashlib.sha256(b'/'.join(asked)).hexdigest()[:32]}.zip"
+    try:
+        with zipfile.ZipFile(kept) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        files = libraries(platform=platform)
+        files |= compiled(files)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    half = kept.with_name(f"{kept.name}.{os.getpid()}")
+    half.write_bytes(Artefact(files).zipped())
+    half.replace(kept)
+    return files
 
 
 def within_budget(artefact: Artefact, bytes_max: int = BYTES_MAX) -> Artefact:

@@ -23,9 +23,27 @@ def built() -> Artefact:
 
 
 def test_the_same_input_gives_the_same_artefact(built: Artefact) -> None:
-    again = artefact.build()
+    """Made from nothing, without what was kept."""
+    own = own_files(compile_rules(TABLES))
+    libraries = artefact.libraries()
+    again = Artefact({**libraries, **artefact.compiled(libraries), **own, **artefact.compiled(own)})
     assert again.digest == built.digest
     assert again.zipped() == built.zipped()
+
+
+def test_libraries_that_were_kept_half_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lock of one library."""
+    (block,) = re.findall(r"(?m)^orjson==(?:.*\\\n)+.*\n", artefact.LOCK.read_text())
+    (tmp_path / "bridge.txt").write_text(block)
+    monkeypatch.setattr(artefact, "LOCK", tmp_path / "bridge.txt")
+    monkeypatch.setattr(artefact, "_CACHE", tmp_path / "cache")
+    first = artefact.kept_libraries(artefact.PLATFORM)
+    assert any(name.endswith(".pyc") for name in first)
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert artefact.kept_libraries(artefact.PLATFORM) == first
+    kept.write_bytes(Artefact({"kept": b""}).zipped())
+    assert artefact.kept_libraries(artefact.PLATFORM) == {"kept": b""}, "what is kept is not made again"
 
 
 def test_another_input_gives_another_key(built: Artefact) -> None:
