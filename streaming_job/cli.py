@@ -106,8 +106,9 @@ def verify(
 ) -> None:
     """Compare source and lake, row by row, by digest. Exit code 0 only when they are equal.
 
-    A change on its way is no difference: what differs is read again until it agrees, or until the lake has committed a
-    later change without it. What cannot be settled is called unproven, never equal.
+    A change on its way is no difference: what differs is read again until it agrees, or until what was read had surely
+    passed: the lake committed a later change, or the table's stream has none that the lake has not. What cannot be
+    settled is called unproven, never equal.
 
     Example: lakestream verify chargeminder-car-telemetry --read-capacity 500
     """
@@ -152,6 +153,10 @@ def verify_table(reports: "Sequence[Report]") -> RichTable:
             *(f"{count:,}" for count in counts),
             verdict,
         )
+        if report.kept:
+            table.add_row(f"  {report.kept:,} rows of deleted items are kept, as its rules say")
+        for doubt in report.doubts:
+            table.add_row(f"  changes may have been lost ({doubt}): {'settled' if report.equal else 'it stands'}")
         for finding, keys in report.examples.items():
             table.add_row(
                 f"  {finding}: {keys[0]}" + (f" and {len(keys) - 1} more listed by --json" if keys[1:] else "")

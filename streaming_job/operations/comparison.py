@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -38,11 +38,22 @@ class Suspect:
     address: str | None
 
 
+class Counts(NamedTuple):
+    source: int
+    lake: int
+    """Live rows, but for those that are kept."""
+    kept: int
+    """Rows whose items are gone, and are meant to stay."""
+
+
+_KEPT_RIGHTLY: Final = "kept AND key NOT IN (SELECT key FROM source)"
+
+
 class Comparison:
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
         database.execute("CREATE TABLE source (key VARCHAR, digest VARCHAR, address VARCHAR)")
-        database.execute("CREATE TABLE lake (key VARCHAR, digest VARCHAR, intact BOOLEAN)")
+        database.execute("CREATE TABLE lake (key VARCHAR, digest VARCHAR, intact BOOLEAN, kept BOOLEAN)")
 
     def add_source(self, rows: pa.Table) -> None:
         self._database.register("incoming", rows.cast(SOURCE_SCHEMA))
@@ -50,17 +61,21 @@ class Comparison:
         self._database.unregister("incoming")
 
     def add_lake(self, folder: Path) -> None:
-        """Parquet files of `key`, `digest` and `intact`: whether the row's columns still give its `_row_digest`."""
+        """Parquet files of `key`, `digest`, `intact` - the row's columns still give its `_row_digest` - and `kept`.
+
+        A row is kept where the table's rules ignore that its item was deleted.
+        """
         self._database.execute(
-            "INSERT INTO lake SELECT key, digest, intact FROM read_parquet(?)", [f"{folder}/*.parquet"]
+            "INSERT INTO lake SELECT key, digest, intact, kept FROM read_parquet(?)", [f"{folder}/*.parquet"]
         )
 
-    def counts(self) -> tuple[int, int]:
-        """Items in the source, live rows in the lake."""
-        return self._count("source"), self._count("lake")
+    def counts(self) -> "Counts":
+        return Counts(
+            self._count("source"), self._count("lake WHERE NOT kept"), self._count(f"lake WHERE {_KEPT_RIGHTLY}")
+        )
 
-    def _count(self, table: str) -> int:
-        row = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - one of our two names
+    def _count(self, rows: str) -> int:
+        row = self._database.execute(f"SELECT count(*) FROM {rows}").fetchone()  # noqa: S608 - of our own words
         return int(row[0]) if row else 0
 
     def suspects(self) -> list[Suspect]:
@@ -72,8 +87,8 @@ class Comparison:
                         WHEN source.digest IS DISTINCT FROM lake.digest THEN 'stale'
                         ELSE 'different' END AS finding
             FROM source FULL OUTER JOIN lake ON source.key = lake.key
-            WHERE lake.key IS NULL OR source.key IS NULL
-               OR source.digest IS DISTINCT FROM lake.digest OR NOT lake.intact
+            WHERE lake.key IS NULL OR (source.key IS NULL AND NOT lake.kept)
+               OR (source.key IS NOT NULL AND (source.digest IS DISTINCT FROM lake.digest OR NOT lake.intact))
             ORDER BY key
             """
         ).fetchall()

@@ -20,11 +20,14 @@ class NoTableError(LakestreamError):
 
 
 def _judged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Of each row its key and digest, and whether its columns still give the digest they were written with."""
+    """Of each live row its key and digest, whether its columns still give the digest they were written with, and
+    whether it is kept though its item was deleted.
+    """
     for batch in batches:
         rows = pa.Table.from_batches([batch])
         intact = pc.coalesce(pc.equal(row_digests(rows), rows["_row_digest"]), False)
-        judged = table({"key": rows["_key"], "digest": rows["_digest"], "intact": intact})
+        kept = pc.equal(rows["_op"], "REMOVE")
+        judged = table({"key": rows["_key"], "digest": rows["_digest"], "intact": intact, "kept": kept})
         yield from judged.to_batches()
 
 
@@ -39,7 +42,7 @@ class SparkLakeRows:
     def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
         wanted = self._spark.createDataFrame([(key,) for key in keys], "key string")
         found = self._live().join(F.broadcast(wanted), "key", "left_semi").collect()
-        return {row.key: LakeRow(row.digest, row.intact) for row in found}
+        return {row.key: LakeRow(row.digest, row.intact, row.kept) for row in found}
 
     def sequences(self, keys: Sequence[str]) -> dict[str, str]:
         """`_seq` of these keys' rows, tombstones included."""
@@ -55,7 +58,7 @@ class SparkLakeRows:
 
     def _live(self) -> DataFrame:
         rows = self._read(self._locations.current.sql).where("NOT _deleted")
-        return rows.mapInArrow(_judged, "key string, digest string, intact boolean")
+        return rows.mapInArrow(_judged, "key string, digest string, intact boolean, kept boolean")
 
     def _read(self, table: str) -> DataFrame:
         """As committed now: a table by path is looked up anew each time."""

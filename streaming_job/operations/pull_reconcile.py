@@ -24,7 +24,7 @@ class LakeSide(Protocol):
     """`current` of the table."""
 
     def write_all(self, folder: Path) -> None:
-        """Live rows as Parquet files of `key`, `digest`, `intact`."""
+        """Live rows as Parquet files of `key`, `digest`, `intact`, `kept`."""
 
     def sequences(self, keys: Sequence[str]) -> dict[str, str]:
         """`_seq` of these keys' rows, tombstones included."""

@@ -60,7 +60,8 @@ class StreamMaterial:
         except StreamingQueryException as error:
             raise JobFailedError(reason_of(error), hint="nothing was handed over; run it again") from error
         finally:
-            query.stop()
+            if query.isActive:
+                query.stop()
 
     def _keep(self, frame: DataFrame, sieve: Sieve) -> None:
         rows = frame.select(*SOURCE.names).toArrow()
@@ -83,10 +84,10 @@ def refuse_lost_times(kinesis: Any, stream: str, since: datetime, now: datetime)
             f"stream {stream} cannot be described: {' '.join(str(error).split())}",
             hint="check source.stream; this needs kinesis:DescribeStreamSummary",
         ) from error
-    horizon = now - timedelta(hours=summary["RetentionPeriodHours"])
-    if since < horizon and summary["StreamCreationTimestamp"].astimezone(UTC) < horizon:
+    kept = timedelta(hours=summary["RetentionPeriodHours"])
+    horizon = max(now - kept, summary["StreamCreationTimestamp"].astimezone(UTC))
+    if since < horizon:
         raise ConfigurationError(
-            f"--from {since.isoformat()} is before the horizon: {stream} keeps {summary['RetentionPeriodHours']} h, "
-            f"back to {horizon:%Y-%m-%dT%H:%MZ}",
-            hint="replay --from archive --since that time, or --from trim-horizon",
+            f"{since:%Y-%m-%dT%H:%MZ} is before the horizon: what {stream} keeps begins {horizon:%Y-%m-%dT%H:%MZ}",
+            hint="--from trim-horizon replays all of that; --from archive --since a time reaches further back",
         )

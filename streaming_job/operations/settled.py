@@ -1,4 +1,4 @@
-"""What a table found equal settles: it is unproven no more, and the bridge's marks from before go."""
+"""What speaks against a table, and what a comparison that found it equal settles: the bridge's marks go."""
 
 import logging
 from typing import Final
@@ -19,6 +19,19 @@ from streaming_job.pipeline.properties import read
 log = logging.getLogger("lakestream.verify")
 
 _NO_MARK: Final = ""
+
+
+def doubts(settings: Settings, tables: Tables, config: TableConfig) -> list[str]:
+    """What speaks for changes of the table having been lost: the job's note, and the bridge's marks."""
+    noted = read(tables.properties(Lake(settings.lake).of(config).current).get(UNPROVEN_PROPERTY))
+    found = [noted["why"]] if noted is not None else []
+    if settings.bucket is None:
+        return found
+    try:
+        marks = marks_of(Bucket(client(settings.aws, "s3"), settings.bucket.name), config.table)
+    except BucketUnreadableError as error:
+        return [*found, f"marks under unproven/ cannot be read: {error.what}"]
+    return [*found, *map(str, marks)]
 
 
 def settle(settings: Settings, tables: Tables, config: TableConfig, began_ms: int) -> None:

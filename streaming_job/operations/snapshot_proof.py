@@ -16,10 +16,9 @@ from bridge_lambda.envelope import origin_of
 from config.errors import ConfigurationError, LakestreamError
 from config.tables import TableConfig
 from streaming_job.operations.doctor_findings import Finding, Level
+from streaming_job.operations.source_stream import ShardReader, shards_of
 
 NOT_PROVEN: Final = 9
-_EMPTY_ANSWERS: Final = 10
-"""Of an open shard: DynamoDB does not say that its end is reached, and an empty answer here and there is normal."""
 _EMPTY_PAUSE_S: Final = 0.2
 _LOOK_EVERY_S: Final = 1.0
 _PAGE_BYTES: Final = 1024 * 1024
@@ -151,31 +150,16 @@ class Proof:
     def _is_empty(self) -> bool:
         """No record in any shard: nothing changed for as long as the stream keeps, 24 hours."""
         try:
-            return not any(self._has_records(shard) for shard in self._shards())
+            return not any(self._has_records(shard) for shard in shards_of(self.streams, self.source.stream_arn))
         except (ClientError, BotoCoreError) as error:
             self.say(f"the stream cannot be read: {' '.join(str(error).split())}")
             return False
 
-    def _shards(self) -> Iterable[str]:
-        more: dict[str, str] = {}
-        while True:
-            answer = self.streams.describe_stream(StreamArn=self.source.stream_arn, **more)["StreamDescription"]
-            yield from (shard["ShardId"] for shard in answer["Shards"])
-            if "LastEvaluatedShardId" not in answer:
-                return
-            more = {"ExclusiveStartShardId": answer["LastEvaluatedShardId"]}
-
     def _has_records(self, shard: str) -> bool:
-        iterator = self.streams.get_shard_iterator(
-            StreamArn=self.source.stream_arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        for _ in range(_EMPTY_ANSWERS):
-            answer = self.streams.get_records(ShardIterator=iterator, Limit=1)
-            if answer["Records"]:
+        reader = ShardReader(self.streams, self.source.stream_arn, shard)
+        while not reader.is_at_end:
+            if reader.read():
                 return True
-            iterator = answer.get("NextShardIterator")
-            if iterator is None:
-                return False
             self.sleep(_EMPTY_PAUSE_S)
         return False
 

@@ -3,12 +3,14 @@
 1. Scan the source and read `current`; compare keys and digests on disk.
 2. What differs is a suspect: a change in flight looks the same. Each suspect is read again, strongly consistently,
    and its row again, until the two agree or the deadline comes.
-3. A suspect that is left is a difference only if it stood on both sides while the lake committed a change made after
-   the source was read: what was read had then passed. Otherwise it is unproven, never equal.
+3. A suspect that is left is a difference only if it stood on both sides until what was read had surely passed: the
+   lake committed a change made after it, or the table's own stream, read to its end after it, tells of no change of
+   that key that the lake has not. One that the stream does tell of is on its way, however late. What is not settled by
+   the deadline is unproven, never equal.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from bridge_lambda.rules import TableRules
 from config.tables import TableConfig
 from streaming_job.operations.comparison import Comparison, Finding, Suspect, comparison
+from streaming_job.operations.in_flight import NO_STREAM, InFlight
 from streaming_job.operations.source_scan import (
     CapacityBudget,
     DynamoReader,
@@ -37,16 +40,21 @@ _STREAM_CLOCK_MS: Final = 1_000
 class LakeRow(NamedTuple):
     digest: str | None
     intact: bool
+    kept: bool = False
+    """The rules ignore that its item was deleted."""
 
 
 class LakeRows(Protocol):
     """`current` of one table, live rows only, as verify reads it."""
 
     def write_all(self, folder: Path) -> None:
-        """All of them as Parquet files of `key`, `digest`, `intact`."""
+        """All of them as Parquet files of `key`, `digest`, `intact`, `kept`."""
 
     def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
         """Those of these keys, as they are committed now."""
+
+    def sequences(self, keys: Sequence[str]) -> dict[str, str]:
+        """`_seq` of these keys' rows, tombstones included."""
 
     def newest_created_ms(self) -> int:
         """The creation time of the newest change that is committed; 0 when there is none."""
@@ -67,6 +75,8 @@ class Report:
     excluded: int
     """Items the table's filter keeps out of the lake; counted apart, never compared."""
     lake_rows: int
+    kept: int = 0
+    """Rows whose items were deleted, and which the table's rules keep; counted apart, never compared."""
     missing: int
     extra: int
     stale: int
@@ -75,6 +85,8 @@ class Report:
     examples: Mapping[str, Sequence[str]]
     """Some keys of each finding."""
     seconds: float
+    doubts: Sequence[str] = ()
+    """Where changes may have been lost before, as was noted; an equal table settles them for `current`."""
 
     @property
     def differences(self) -> int:
@@ -99,6 +111,7 @@ class Verification:
     lake: LakeRows
     options: Options
     say: Say = lambda _: None
+    in_flight: InFlight = NO_STREAM
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
 
@@ -109,14 +122,15 @@ class Verification:
             self.say("reading the lake")
             self.lake.write_all(Path(folder) / "lake")
             sides.add_lake(Path(folder) / "lake")
-            source_items, lake_rows = sides.counts()
+            counts = sides.counts()
             suspects = sides.suspects()
         found = self._settle(suspects)
         return Report(
             table=self.config.table,
-            source_items=source_items,
+            source_items=counts.source,
             excluded=excluded,
-            lake_rows=lake_rows,
+            lake_rows=counts.lake,
+            kept=counts.kept,
             missing=len(found[Finding.MISSING]),
             extra=len(found[Finding.EXTRA]),
             stale=len(found[Finding.STALE]),
@@ -165,15 +179,24 @@ class Verification:
         items = read_consistently(self.client, self.config.table, addresses, CapacityBudget())
         source = {self._source.key(item): self._source.digest(item) for item in self._source.admitted(items)}
         rows = self.lake.of(list(pending))
+        on_way = self._on_their_way(pending)
         settled: dict[str, Finding | None] = {}
         for key, doubt in pending.items():
             finding = classify(source.get(key), rows.get(key))
             if doubt.address is None:
                 continue
             since_ms = doubt.stood_since(read_ms, finding, source.get(key))
-            if finding in {None, Finding.DIFFERENT} or since_ms < proven_until_ms:
+            has_passed = since_ms < proven_until_ms or since_ms <= self.in_flight.whole_until_ms
+            if finding in {None, Finding.DIFFERENT} or (has_passed and key not in on_way):
                 settled[key] = finding
         return settled
+
+    def _on_their_way(self, keys: Collection[str]) -> set[str]:
+        """Those that have a newer version in the table's stream than in the lake."""
+        self.in_flight.look(keys)
+        told = {key: newest for key in keys if (newest := self.in_flight.newest(key)) is not None}
+        held = self.lake.sequences(list(told)) if told else {}
+        return {key for key, newest in told.items() if newest > held.get(key, "")}
 
     @property
     def _source(self) -> SourceSide:
@@ -197,7 +220,7 @@ class Doubt:
 def classify(source_digest: str | None, row: LakeRow | None) -> Finding | None:
     """None: they agree. A digest of None is an item that is not there, or that the rules keep out."""
     if source_digest is None:
-        return None if row is None else Finding.EXTRA
+        return None if row is None or row.kept else Finding.EXTRA
     if row is None:
         return Finding.MISSING
     if row.digest != source_digest:

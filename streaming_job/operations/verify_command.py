@@ -2,22 +2,29 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pyspark.sql import SparkSession
 
+from bridge_lambda.envelope import origin_of
+from bridge_lambda.rules import TableRules
 from config.errors import ConfigurationError
 from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.aws import client
+from streaming_job.operations.in_flight import NO_STREAM, InFlight, StreamInFlight
 from streaming_job.operations.lake_rows import SparkLakeRows
-from streaming_job.operations.settled import settle
+from streaming_job.operations.settled import doubts, settle
 from streaming_job.operations.source_rules import all_rules
 from streaming_job.operations.verify import Options, Report, Verification
 from streaming_job.pipeline.batch import now_ms
 from streaming_job.pipeline.locations import Lake, TableLocations
 from streaming_job.pipeline.opening import Tables
+from streaming_job.pipeline.order import Placing
 from streaming_job.spark import spark_session
 
 
@@ -30,8 +37,8 @@ def verify(
         verified = verifier(settings, spark, options, say)
         opened = Tables(settings, lambda: spark)
         for table in tables.values():
-            began_ms = now_ms()
-            report = verified(table, Lake(settings.lake).of(table))
+            began_ms, known = now_ms(), doubts(settings, opened, table)
+            report = replace(verified(table, Lake(settings.lake).of(table)), doubts=known)
             if report.equal:
                 settle(settings, opened, table, began_ms)
             reports.append(report)
@@ -47,9 +54,29 @@ def verifier(
 
     def verified(table: TableConfig, places: TableLocations) -> Report:
         say(f"reading {table.table}")
-        return Verification(dynamodb, table, rules[table.table], SparkLakeRows(spark, places), options, say).run()
+        of_table, lake = rules[table.table], SparkLakeRows(spark, places)
+        in_flight = _in_flight(settings, dynamodb, table, of_table, say)
+        return Verification(dynamodb, table, of_table, lake, options, say, in_flight).run()
 
     return verified
+
+
+def _in_flight(
+    settings: Settings, dynamodb: Any, table: TableConfig, rules: TableRules, say: Callable[[str], None]
+) -> InFlight:
+    try:
+        arn = dynamodb.describe_table(TableName=table.table)["Table"].get("LatestStreamArn")
+    except (ClientError, BotoCoreError):
+        # Who may only scan settles what he can without.
+        arn = None
+    if arn is None:
+        return NO_STREAM
+    generation, placing = origin_of(arn).generation, Placing(table.lake)
+
+    def version(sequence: str, created_ms: int | None) -> str:
+        return f"{placing.of(generation, created_ms)}-{sequence}"
+
+    return StreamInFlight(client(settings.aws, "dynamodbstreams"), arn, rules, version, say)
 
 
 def keep(reports: Sequence[Report], file: Path) -> None:

@@ -45,6 +45,7 @@ class Lake:
         folder.mkdir()
         digests = [row["digest"] for row in self.live.values()]
         rows = {"key": list(self.live), "digest": pa.array(digests, pa.string()), "intact": [True] * len(digests)}
+        rows["kept"] = [False] * len(digests)
         pq.write_table(pa.table(rows), folder / "rows.parquet")  # type: ignore[no-untyped-call]
 
     def sequences(self, keys: Sequence[str]) -> dict[str, str]:

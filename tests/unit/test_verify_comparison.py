@@ -7,16 +7,30 @@ from streaming_job.operations.comparison import SOURCE_SCHEMA, Finding, Suspect,
 
 
 def test_each_kind_of_difference_is_told_by_its_name_and_equal_rows_are_not_suspected(tmp_path: Path) -> None:
-    source = {"key": ["a", "b", "c", "d"], "digest": ["1", "2", "3", "4"], "address": ["A", "B", "C", "D"]}
-    lake = {"key": ["a", "c", "d", "e"], "digest": ["1", "old", "4", "5"], "intact": [True, True, False, True]}
-    pq.write_table(pa.table(lake), tmp_path / "part.parquet")
+    source = {
+        "key": ["a", "b", "c", "d", "g"],
+        "digest": ["1", "2", "3", "4", "7"],
+        "address": ["A", "B", "C", "D", "G"],
+    }
+    rows = [
+        ("a", "1", True, False),
+        ("c", "old", True, False),
+        ("d", "4", False, False),
+        ("e", "5", True, False),
+        ("f", None, True, True),
+        ("g", None, True, True),
+    ]
+    names = ("key", "digest", "intact", "kept")
+    lake = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    pq.write_table(lake, tmp_path / "part.parquet")
     with comparison(tmp_path) as sides:
         sides.add_source(pa.table(source, schema=SOURCE_SCHEMA))
         sides.add_lake(tmp_path)
-        assert sides.counts() == (4, 4)
+        assert sides.counts() == (5, 4, 1)
         assert sides.suspects() == [
             Suspect("b", Finding.MISSING, "B"),
             Suspect("c", Finding.STALE, "C"),
             Suspect("d", Finding.DIFFERENT, "D"),
             Suspect("e", Finding.EXTRA, None),
+            Suspect("g", Finding.STALE, "G"),
         ]
