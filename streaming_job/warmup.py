@@ -1,13 +1,14 @@
 """Batches of made-up changes through a scratch copy of the pipeline, so that the first real one meets warm code.
 
-Spark compiles a plan's code the first time it runs, and the JVM its own: seconds that nobody should find in the
+Spark's workers start with the first batch, and the JVM compiles what runs: seconds that nobody should find in the
 freshness of a real change. The changes are made of the table's sample items; the scratch tables go with their folder.
 """
 
 import json
-from base64 import b64encode
-from collections.abc import Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -15,12 +16,14 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 from boto3.dynamodb.types import Binary, TypeDeserializer
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from config.limits import GENERATION_DIGITS, SEQUENCE_DIGITS
 from config.settings import LakeSettings, Settings
 from config.tables import TableConfig
 from streaming_job.pipeline.batch import Pipeline
+from streaming_job.pipeline.naming import pointer
 
 _BATCHES: Final = 4
 _CHANGES: Final = 50
@@ -41,12 +44,30 @@ def warm_up(spark: SparkSession, settings: Settings, tables: Mapping[str, TableC
     with TemporaryDirectory(prefix="lakestream-warm-up-") as folder:
         lake = LakeSettings(root=str(Path(folder) / "lake"), checkpoint=str(Path(folder) / "checkpoint"))
         scratch = settings.model_copy(update={"lake": lake})
-        items = {name: sample_items(settings.tables_dir, table) for name, table in tables.items()}
         with Pipeline(spark, scratch, tables, _Nowhere()) as pipeline:
             for batch in range(_BATCHES):
-                numbers = range(batch * _CHANGES, (batch + 1) * _CHANGES)
-                rows = [_row(tables[name], items[name], number) for name in tables for number in numbers]
-                pipeline.process_batch(spark.createDataFrame(pa.Table.from_pylist(rows)), batch)
+                rows = made_up(tables, settings.tables_dir, range(batch * _CHANGES, (batch + 1) * _CHANGES))
+                pipeline.process_batch(_as_read(spark, pa.Table.from_pylist(rows)), batch)
+
+
+def made_up(tables: Mapping[str, TableConfig], tables_dir: Path, numbers: range) -> list[dict[str, Any]]:
+    """So many changes of each table, as rows of the source."""
+    items = {name: sample_items(tables_dir, table) for name, table in tables.items()}
+    return [_row(tables[name], items[name], number) for name in tables for number in numbers]
+
+
+def _as_read(spark: SparkSession, rows: pa.Table) -> DataFrame:
+    """By Python workers, as a batch of the source is: they and what they import are there for the first real one."""
+
+    def read(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import streaming_job.kinesis.reader  # noqa: F401, PLC0415 - what a worker of the source loads
+
+        for part in parts:
+            if part.num_rows and part.column(0)[0].as_py() == 0:
+                yield from rows.to_batches()
+
+    parts = spark.sparkContext.defaultParallelism
+    return spark.range(0, parts, 1, parts).mapInArrow(read, from_arrow_schema(rows.schema))
 
 
 def sample_items(tables_dir: Path, table: TableConfig) -> list[dict[str, Any]]:
@@ -55,7 +76,17 @@ def sample_items(tables_dir: Path, table: TableConfig) -> list[dict[str, Any]]:
     if not sample.exists():
         return [{attribute.name: _KEY_OF[attribute.type] for attribute in table.key}]
     restore = TypeDeserializer().deserialize
-    return [restore({"M": item}) for item in json.loads(sample.read_text(encoding="utf-8"))["Items"]]
+    items = json.loads(sample.read_text(encoding="utf-8"), object_hook=_with_bytes)["Items"]
+    return [restore({"M": item}) for item in items]
+
+
+def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
+    """DynamoDB's JSON holds binary as text."""
+    if isinstance(text := value.get("B"), str):
+        return {"B": b64decode(text)}
+    if isinstance(texts := value.get("BS"), list):
+        return {"BS": [b64decode(text) for text in texts]}
+    return value
 
 
 def _row(table: TableConfig, items: list[dict[str, Any]], number: int) -> dict[str, Any]:
@@ -76,7 +107,7 @@ def _row(table: TableConfig, items: list[dict[str, Any]], number: int) -> dict[s
         "key": key,
         "new": None if removed else item,
         "old": None,
-        "types": {},
+        "types": {"/key" + pointer([each.name]): "B" for each in table.key if each.type == "B"},
         "digest": None if removed else "0" * 64,
         "ttl": False,
         "filtered": False,
@@ -101,4 +132,5 @@ def _plain(value: object) -> Any:
         return b64encode(bytes(value)).decode("ascii")  # type: ignore[call-overload]  # its stub lacks __bytes__
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
-    return float(str(value))
+    number = Decimal(str(value))
+    return int(number) if number == number.to_integral_value() else float(number)
