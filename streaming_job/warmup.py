@@ -8,7 +8,6 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -132,5 +131,4 @@ def _plain(value: object) -> Any:
         return b64encode(bytes(value)).decode("ascii")  # type: ignore[call-overload]  # its stub lacks __bytes__
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
-    number = Decimal(str(value))
-    return int(number) if number == number.to_integral_value() else float(number)
+    return orjson.Fragment(str(value))
