@@ -41,7 +41,8 @@ class DeployError(LakestreamError):
 
 class DeploySettings(Frozen):
     region: str
-    stack: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,50}$")]
+    stack: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,38}$")]
+    """No longer, so that the roles' names, which IAM cuts at 64, begin with all of it."""
     parameters: dict[str, str | int | bool] = Field(default_factory=dict)
 
 

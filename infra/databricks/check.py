@@ -1,10 +1,11 @@
-"""`python -m infra.databricks.check`: every resource of every target against databricks-bundles' own models, offline.
+"""Every resource of every target against databricks-bundles' own models: `python -m infra.databricks.check [FOLDER]`.
 
 It runs in the checking tools' environment, which alone has them.
 """
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from databricks.bundles.core import Resource
@@ -13,7 +14,7 @@ from databricks.bundles.jobs import Job
 from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
-from infra.databricks.bundle import Bundle, BundleError, load, targets
+from infra.databricks.bundle import HERE, Bundle, BundleError, load, targets
 
 MODELS: Mapping[str, type[Any]] = {"dashboards": Dashboard, "jobs": Job, "schemas": Schema, "volumes": Volume}
 
@@ -37,9 +38,9 @@ def problems(bundle: Bundle) -> list[str]:
     return found
 
 
-def main() -> int:
+def main(root: Path = HERE) -> int:
     try:
-        bundles = [load(target) for target in targets()]
+        bundles = [load(target, root) for target in targets(root)]
     except BundleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:])))
