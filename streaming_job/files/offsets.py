@@ -1,8 +1,8 @@
 """Where a query stands in an archive: which objects it has taken, folder by folder. Pure values, and their JSON.
 
 An object may land in an hour long past, and within an hour names are in no order: what counts is the set of names. Of
-an hour that has come to rest only a sum over them stays. Where a listing no longer agrees with it, something else lies
-there than was taken, and it is read again: the tables take a change once, however often it comes.
+an hour that has come to rest only a sum over them stays. Where a listing shows others, something lies there
+that was not taken, and the hour is read again: the tables take a change once, however often it comes.
 
 Spark compares offsets as text, so all names are written in sorted order.
 """
@@ -53,9 +53,10 @@ class Folder:
         fresh = [entry for entry in found if entry.name not in self.names]
         if self.summed == NOTHING:
             return self, fresh
-        known = [entry.name for entry in fresh if entry.modified_ms <= self.summed_ms]
-        if NOTHING.plus(known) == self.summed:
-            return self, [entry for entry in fresh if entry.modified_ms > self.summed_ms]
+        known = NOTHING.plus(entry.name for entry in fresh if entry.modified_ms <= self.summed_ms)
+        if known == self.summed or known.count < self.summed.count:
+            # Fewer: some were deleted since, and what is left was taken.
+            return replace(self, summed=known), [entry for entry in fresh if entry.modified_ms > self.summed_ms]
         return replace(self, summed=NOTHING, summed_ms=0), fresh
 
     def taking(self, taken: Sequence[Listed]) -> "Folder":

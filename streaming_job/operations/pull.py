@@ -146,7 +146,7 @@ class Pull:
         """Page by page: its lines, and the cursor once they are in the lake."""
         start = self._start(tenant)
         before = newest = self.versions.read(start.newest)
-        is_known = tenant in self._recent
+        is_known, is_read = tenant in self._recent, True
         recent = self._recent.setdefault(tenant, Recent())
         read = 0
         try:
@@ -162,10 +162,11 @@ class Pull:
                 begin = start.begin if page.after is not None else None
                 yield lines, Cursor(_json(newest), begin, page.after)
         except TenantUnreadableError as error:
-            self.counts.failed += 1
+            is_read = False
             log.warning("a tenant was not read to its end", extra={"reason": str(error)})
         self.counts.read += read
-        self.counts.empty += not read
+        self.counts.failed += not is_read
+        self.counts.empty += is_read and not read
         reread_from = self.versions.read(self.versions.behind(newest)).number
         if reread_from is not None:
             recent.forget_before(reread_from)

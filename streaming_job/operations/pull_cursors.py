@@ -36,6 +36,8 @@ class Cursors:
     tenants: dict[str, Cursor] = field(default_factory=dict)
     """By the tenant's text, `S:acme` or `N:7`."""
     discovered_ms: int = 0
+    handed_over: str = ""
+    """The name under which the last run handed over; what waits under it when the next begins, it has left behind."""
 
     def commit(self, moved: Mapping[str, Cursor]) -> None:
         """Once what lies before these cursors is in the lake."""
@@ -46,8 +48,15 @@ class Cursors:
         half = self.file.with_name(f".{self.file.name}.half")
         half.touch(mode=0o600)
         tenants = {tenant: _without_nones(asdict(cursor)) for tenant, cursor in sorted(self.tenants.items())}
-        document = {"v": _FORMAT, "table": self.table, "index": self.index, "discovered_ms": self.discovered_ms}
-        half.write_text(json.dumps({**document, "tenants": tenants}, indent=1), encoding="utf-8")
+        document = {
+            "v": _FORMAT,
+            "table": self.table,
+            "index": self.index,
+            "discovered_ms": self.discovered_ms,
+            "handed_over": self.handed_over,
+            "tenants": tenants,
+        }
+        half.write_text(json.dumps(document, indent=1), encoding="utf-8")
         half.replace(self.file)
 
     @classmethod
@@ -56,7 +65,7 @@ class Cursors:
             held = json.loads(file.read_text(encoding="utf-8"))
             known = (held["v"], held["table"], held["index"])
             tenants = {tenant: Cursor(**cursor) for tenant, cursor in held["tenants"].items()}
-            discovered_ms = int(held["discovered_ms"])
+            rest = int(held["discovered_ms"]), str(held["handed_over"])
         except FileNotFoundError:
             return cls(file, table, index)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -69,7 +78,7 @@ class Cursors:
                 f"{file} holds the cursors of {known[1]} by {known[2]}, not of {table} by {index}",
                 hint="name another file with --state",
             )
-        return cls(file, table, index, tenants, discovered_ms)
+        return cls(file, table, index, tenants, *rest)
 
 
 @contextmanager

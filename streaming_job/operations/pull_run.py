@@ -121,7 +121,14 @@ class PullRun:
         outcome.seconds += time.monotonic() - began
 
     def delivery(self) -> Delivery:
-        name = f"pull-{self.config.table[:_NAME_CHARS_MAX]}-{time.time_ns() // 1_000_000}"
+        """Under a name of its own. What a run that was killed left waiting goes: its cursors did not move."""
+        cursors = self.pull.cursors
+        if cursors.handed_over:
+            self.intake.withdraw(cursors.handed_over)
+            self.intake.forget(cursors.handed_over)
+        name = f"pull-{self.config.table[:_NAME_CHARS_MAX]}-{_now_ms()}"
+        cursors.handed_over = name
+        cursors.keep()
         tables = {self.config.table: self.config}
 
         def show(standing: Standing) -> None:
@@ -170,7 +177,7 @@ class _Handed:
                 what="pull",
                 tables=(self.table,),
                 stream=f"pull/{self.table}",
-                at_ms=time.time_ns() // 1_000_000,
+                at_ms=_now_ms(),
                 part=self.delivery.parts,
                 pieces=(piece,),
             )

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,20 +63,25 @@ def verified(spark: SparkSession, ways: Ways, way: str) -> Report:
     return Verification(client(settings.aws, "dynamodb"), ways.table, rules, rows, Options(settle_s=0)).run()
 
 
+def wait_for_all(count: Callable[[], int]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while (there := count()) < CHANGES:
+        assert time.monotonic() < deadline, f"{there} of {CHANGES} changes are there"
+        time.sleep(0.2)
+
+
 def test_the_same_changes_by_stream_files_and_pull_all_verify(spark: SparkSession, ways: Ways) -> None:
     """LAKESTREAM_WAYS_CHANGES=20000 is the size it is made for. Pulling sees no delete, reconciling just those."""
     half = CHANGES // 2
     gone = write_changes(ways, half, seed=1)
     first = pull(spark, ways)
     gone |= write_changes(ways, CHANGES - half, seed=2)
-    deadline = time.monotonic() + PATIENCE_S
-    while ways.archived() < CHANGES:
-        assert time.monotonic() < deadline, f"{ways.archived()} of {CHANGES} changes are archived"
-        time.sleep(0.2)
 
+    wait_for_all(ways.bridged)
     by_stream = job(spark, ways, "stream")
     assert verified(spark, ways, "stream").equal
 
+    wait_for_all(ways.archived)
     by_files = job(spark, ways, "files", connector="files")
     assert verified(spark, ways, "files").equal
     for metrics in (by_stream, by_files):

@@ -51,6 +51,10 @@ class Ways:
             "tables_dir": str(self.tables_dir),
         }
 
+    def bridged(self) -> int:
+        """Changes of the table that are in Kinesis."""
+        return round(metric(self.home / "stack", "mapping", "lakestream_mapping_records_done_total"))
+
     def archived(self) -> int:
         return round(metric(self.home / "stack", "delivery", "lakestream_delivery_records_total"))
 

@@ -157,6 +157,22 @@ def test_an_object_that_appears_with_an_older_time_than_was_taken_is_found_by_th
     assert hidden in world.drain()
 
 
+def test_objects_that_a_lifecycle_deletes_do_not_bring_the_others_back() -> None:
+    world = World(prefixes=("snapshot/",))
+    for number in range(6):
+        world.s3.put(f"snapshot/cars/{number}.gz", b"x", world.clock.ms)
+    world.drain()
+    world.clock.ms += 3 * HOUR_MS
+    world.s3.put("snapshot/bikes/0.gz", b"x", world.clock.ms)
+    world.drain()
+    for number in range(4):
+        world.s3.remove(f"snapshot/cars/{number}.gz")
+        world.clock.ms += 5 * MINUTE_MS
+        assert world.drain() == []
+    world.s3.put("snapshot/cars/9.gz", b"x", world.clock.ms)
+    assert world.drain() == ["snapshot/cars/9.gz"]
+
+
 def test_a_batch_keeps_to_its_limits_and_always_takes_one() -> None:
     world = World(objects_max=4, stored_bytes_max=1_000)
     for number in range(9):
