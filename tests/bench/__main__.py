@@ -19,7 +19,7 @@ from typing import Any, Final
 import psutil
 
 from infra.local.home import write_json
-from tests.bench import bench_drain, bench_floor, bench_freshness, bench_growth, bench_source
+from tests.bench import bench_drain, bench_floor, bench_freshness, bench_growth, bench_source, bench_ways
 from tests.bench.rig import ROOT
 
 OUT: Final = ROOT / "build" / "bench.json"
@@ -77,6 +77,10 @@ def floor() -> dict[str, Any]:
     return bench_floor.run(100)
 
 
+def ways() -> dict[str, Any]:
+    return bench_ways.run(seconds=60, rate=20)
+
+
 BENCHES: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "floor": floor,
     "bridge": bridge,
@@ -84,6 +88,7 @@ BENCHES: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "growth": growth,
     "freshness": freshness,
     "drain": drain,
+    "ways": ways,
 }
 
 

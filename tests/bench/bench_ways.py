@@ -10,11 +10,10 @@ import bisect
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,18 +23,16 @@ import yaml
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
-from infra.local.emulator import answers
 from infra.local.load import Load, LoadPlan
 from infra.local.plan import Mix
-from infra.local.ports import LOOPBACK, free_ports
+from tests.bench.rig import LAKESTREAM, JobRun, wait_until
 from tests.support.ways import FLEETS, TABLE, Ways, source_of_all
 
-LAKESTREAM: Final = Path(sys.executable).parent / "lakestream"
+WAYS: Final = ("stream", "files", "pull")
 BUFFER_S: Final = 10
 """Of the embedded stack's delivery (config/local.yaml); Firehose's own least is as the account sets it."""
 PULL_EVERY_S: Final = 10
 PATIENCE_S: Final = 180
-_LOOK_EVERY_S: Final = 0.5
 
 
 @dataclass
@@ -56,77 +53,63 @@ class WithFleet:
 
 @dataclass(frozen=True)
 class Freshness:
-    way: str
     rows: int
     p50_ms: float
     p95_ms: float
     p99_ms: float
 
     @classmethod
-    def of(cls, way: str, durations_ms: Sequence[float]) -> "Freshness":
+    def of(cls, durations_ms: Sequence[float]) -> "Freshness":
         cuts = statistics.quantiles(durations_ms, n=100)
-        return cls(way, len(durations_ms), round(cuts[49]), round(cuts[94]), round(cuts[98]))
+        return cls(len(durations_ms), round(cuts[49]), round(cuts[94]), round(cuts[98]))
 
 
-def measure(seconds: float, rate: float, ways: Sequence[str] = ("stream", "files", "pull")) -> dict[str, float]:
-    """Figures by name, for build/bench.json; each is printed as it is there."""
-    found: dict[str, float] = {
-        "ways.rate_s": rate,
-        "ways.files.buffer_s": BUFFER_S,
-        "ways.pull.every_s": PULL_EVERY_S,
-    }
+def run(seconds: float, rate: float, ways: Sequence[str] = WAYS) -> dict[str, Any]:
+    """Percentiles of each way, printed as they are there."""
+    found: dict[str, Any] = {"rate_s": rate, "files_buffer_s": BUFFER_S, "pull_every_s": PULL_EVERY_S}
     print(f"{'way':8}{'rows':>8}{'p50':>10}{'p95':>10}{'p99':>10}")
     for way in ways:
         with TemporaryDirectory(prefix="lakestream-ways-") as folder, source_of_all(Path(folder)) as source:
             fresh = one(way, source, seconds=seconds, rate=rate)
-        print(
-            f"{way:8}{fresh.rows:8}"
-            + "".join(f"{value / 1000:8.2f} s" for value in (fresh.p50_ms, fresh.p95_ms, fresh.p99_ms)),
-            flush=True,
-        )
-        found |= {f"ways.{way}.{name}": getattr(fresh, name) for name in ("p50_ms", "p95_ms", "p99_ms")}
+        times = "".join(f"{value / 1000:8.2f} s" for value in (fresh.p50_ms, fresh.p95_ms, fresh.p99_ms))
+        print(f"{way:8}{fresh.rows:8}{times}", flush=True)
+        found[way] = asdict(fresh)
     return found
 
 
 def one(way: str, source: Ways, *, seconds: float, rate: float) -> Freshness:
-    (port,) = free_ports(1)
-    settings = source.configuration(
-        way, **({"connector": "files", "files": {"look_every_s": 1}} if way == "files" else {})
-    )
-    settings["http"] = {"host": LOOPBACK, "port": port}
-    config = source.home / f"{way}.yaml"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    current = f"{settings['lake']['root']}/{source.table.lake.name}/current"
     table = WithFleet(source.dynamodb)
-    with running(way, config, port, source.home / f"{way}.log"):
+    current = f"{source.settings(way).lake.root}/{source.table.lake.name}/current"
+    with started(way, source):
         load(table, seconds=min(20.0, seconds), rate=rate, seed=1)  # columns appear, code gets warm
         wait_for(current, table.written)
         began_ms = now_ms()
         load(table, seconds=seconds, rate=rate, seed=2)
         wait_for(current, table.written)
-        return Freshness.of(way, freshness_ms(current, began_ms))
+        return Freshness.of(freshness_ms(current, began_ms))
+
+
+def started(way: str, source: Ways) -> AbstractContextManager[object]:
+    """The command a user would run, from when it is ready."""
+    if way == "pull":
+        return pulling(source)
+    more = {"connector": "files", "files": {"look_every_s": 1}} if way == "files" else {}
+    return JobRun(source.home / way, source.configuration(way, **more), {})
 
 
 @contextmanager
-def running(way: str, config: Path, port: int, log: Path) -> Iterator[None]:
-    """The command a user would run, from when it is ready."""
-    arguments = ["pull", "--every", str(PULL_EVERY_S), "--json"] if way == "pull" else ["run"]
+def pulling(source: Ways) -> Iterator[None]:
+    config, log = source.home / "pull.yaml", source.home / "pull.log"
+    config.write_text(yaml.safe_dump(source.configuration("pull")), encoding="utf-8")
+    command = [LAKESTREAM, "pull", "--every", str(PULL_EVERY_S), "--json", "--config", str(config)]
     with log.open("wb") as out:
-        process = subprocess.Popen([LAKESTREAM, *arguments, "--config", config], stdout=out, stderr=out)
+        process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (log.read_bytes().count(b'"tenants"') if way == "pull" else is_healthy(port)):
-            assert process.poll() is None, log.read_text()[-2_000:]
-            assert time.monotonic() < deadline, f"not ready: {log.read_text()[-2_000:]}"
-            time.sleep(_LOOK_EVERY_S)
+        wait_until(lambda: b'"tenants"' in log.read_bytes(), within_s=PATIENCE_S, what=f"a first pass; see {log}")
         yield
     finally:
         process.terminate()
-        process.wait(timeout=120)
-
-
-def is_healthy(port: int) -> bool:
-    return answers(f"http://{LOOPBACK}:{port}/healthz") == 200
+        process.wait(120)
 
 
 def load(table: WithFleet, *, seconds: float, rate: float, seed: int) -> None:
@@ -137,10 +120,7 @@ def load(table: WithFleet, *, seconds: float, rate: float, seed: int) -> None:
 
 
 def wait_for(current: str, rows: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while (there := count(current)) < rows:
-        assert time.monotonic() < deadline, f"{there} of {rows} rows arrived"
-        time.sleep(_LOOK_EVERY_S)
+    wait_until(lambda: count(current) >= rows, within_s=PATIENCE_S, what=f"{rows} rows in {current}")
 
 
 def count(current: str) -> int:
@@ -171,10 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=20)
-    parser.add_argument("--ways", default="stream,files,pull")
+    parser.add_argument("--ways", default=",".join(WAYS))
     options = parser.parse_args()
-    figures = measure(options.seconds, options.rate, options.ways.split(","))
-    print(json.dumps(figures))
+    print(json.dumps(run(options.seconds, options.rate, options.ways.split(","))))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from index_memory import UNITS_A_PAGE, IndexInMemory
+from typer.testing import CliRunner
 
 from bridge_lambda.rules import HashKey, TableRules, table_rules
 from config.errors import ConfigurationError
 from config.rules import compile_table
 from config.tables import TableConfig
+from streaming_job.cli import app
 from streaming_job.operations.pull import Portion, Pull
 from streaming_job.operations.pull_cursors import Cursor, Cursors, alone
 from streaming_job.operations.pull_index import Index
@@ -461,3 +464,39 @@ def test_versions_are_read_stepped_back_from_and_dated(
     version = versions.read(typed)
     assert versions.behind(version) == begin
     assert versions.created_ms(version, NOW_MS) == created_ms
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pulls", "said"),
+    [
+        ([], 0, "0 tables of the configuration have rules for pulling"),
+        ([], 2, "2 tables of the configuration have rules for pulling"),
+        (["t0"], 0, "say nothing of pulling it"),
+        (["other"], 1, "no table 'other'"),
+        (["--every", "5", "--reconcile"], 1, "goes with one pass"),
+    ],
+)
+def test_what_cannot_be_pulled_is_refused_before_anything_is_asked(
+    tmp_path: Path, arguments: list[str], pulls: int, said: str
+) -> None:
+    for number in range(2):
+        config = table_config().model_dump(by_alias=True, exclude_none=True, mode="json") | {"table": f"t{number}"}
+        if number >= pulls:
+            del config["pull"]
+        (tmp_path / f"t{number}.yaml").write_text(yaml.safe_dump(config))
+    job = {
+        "aws": {"region": "us-east-1", "endpoint": "http://127.0.0.1:1"},
+        "source": {"stream": "s"},
+        "lake": {"root": str(tmp_path / "lake"), "checkpoint": str(tmp_path / "checkpoint")},
+        "tables": ["t0", "t1"],
+        "tables_dir": str(tmp_path),
+    }
+    file = tmp_path / "job" / "job.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(job))
+    result = CliRunner().invoke(app, ["pull", *arguments, "--config", str(file)])
+    assert isinstance(result.exception, ConfigurationError), result
+    assert said in str(result.exception)
