@@ -146,8 +146,7 @@ def _are_canonical(numbers: list[str]) -> bool:
 
     Where it takes the match, the commas are counted so that no number can pass for two.
     """
-    digits = "".join(numbers)
-    if digits.isascii() and digits.isdigit() and min(numbers) >= "1":
+    if "".join(numbers).encode().isdigit() and min(numbers) >= "1":
         return True
     joined = ",".join([*numbers, ""])
     return _all_canonical(joined) is not None and joined.count(",") == len(numbers)

@@ -32,10 +32,24 @@ class HashKey:
 ReadSecret = Callable[[str, str | None], HashKey]
 """(name, version or None for the current one) -> the key; RefusalError where there is none."""
 
-_DROP: Final = "drop"
-_HASH: Final = "hash"
-Mask = dict[str, Any]
-"""Attribute name -> _DROP, _HASH, or the mask of what lies below."""
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What becomes of a map's attributes, by name."""
+
+    drop: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+    below: tuple[tuple[str, "Mask"], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.drop or self.hash or self.below)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.drop or name in self.hash or any(name == parent for parent, _ in self.below)
+
+    @property
+    def only_drops(self) -> bool:
+        return not self.hash and all(mask.only_drops for _, mask in self.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +148,14 @@ def _comparable(typed: Image) -> tuple[str, Any]:
 def _masked(attributes: Image, mask: Mask, secret: bytes) -> dict[str, Any]:
     """A copy along the masked paths only; the rest is shared with the record, which stays whole for a dead letter."""
     masked = dict(attributes)
-    for name, rule in mask.items():
-        typed = masked.get(name)
-        if typed is None:
-            continue
-        if rule == _DROP:
-            del masked[name]
-        elif rule == _HASH:
-            masked[name] = {"S": hashed(typed, secret)}
-        else:
-            masked[name] = _masked_below(typed, rule, secret)
+    for name in mask.drop:
+        masked.pop(name, None)
+    for name in mask.hash:
+        if name in masked:
+            masked[name] = {"S": hashed(masked[name], secret)}
+    for name, below in mask.below:
+        if name in masked:
+            masked[name] = _masked_below(masked[name], below, secret)
     return masked
 
 
@@ -158,15 +170,17 @@ def _masked_below(typed: Image, mask: Mask, secret: bytes) -> Image:
 
 def _prune(tree: dict[str, Any], attributes: Image, mask: Mask, secret: bytes) -> None:
     """As `_masked`, on the plain tree that the attributes became."""
-    for name, rule in mask.items():
-        if name not in tree:
-            continue
-        if rule == _DROP:
-            del tree[name]
-        elif rule == _HASH:
+    for name in mask.drop:
+        tree.pop(name, None)
+    for name in mask.hash:
+        if name in tree:
             tree[name] = hashed(attributes[name], secret)
-        else:
-            _prune_below(tree[name], attributes[name], rule, secret)
+    for name, below in mask.below:
+        if name in tree:
+            if below.only_drops:
+                _drop_below(tree[name], below)
+            else:
+                _prune_below(tree[name], attributes[name], below, secret)
 
 
 def _prune_below(value: Any, typed: Image, mask: Mask, secret: bytes) -> None:
@@ -174,10 +188,19 @@ def _prune_below(value: Any, typed: Image, mask: Mask, secret: bytes) -> None:
         _prune(value, typed["M"], mask, secret)
     elif "L" in typed:
         for element, typed_element in zip(value, typed["L"], strict=True):
-            if "M" in typed_element:
-                _prune(element, typed_element["M"], mask, secret)
-            else:
-                _prune_below(element, typed_element, mask, secret)
+            _prune_below(element, typed_element, mask, secret)
+
+
+def _drop_below(value: Any, mask: Mask) -> None:
+    """Dropping needs no types: in a plain tree only a map is a dict, and only a list is a list."""
+    for element in value if isinstance(value, list) else (value,):
+        if isinstance(element, dict):
+            for name in mask.drop:
+                element.pop(name, None)
+            for name, below in mask.below:
+                _drop_below(element.get(name), below)
+        elif isinstance(element, list):
+            _drop_below(element, mask)
 
 
 def hashed(typed: Image, secret: bytes) -> str:
@@ -200,15 +223,17 @@ def _hmac(text: str, secret: bytes) -> str:
 
 
 def mask_of(drop: Sequence[Sequence[str]], hash_: Sequence[Sequence[str]]) -> Mask:
-    mask: Mask = {}
-    for paths, rule in ((hash_, _HASH), (drop, _DROP)):
-        for path in paths:
-            *parents, last = path
-            below = mask
-            for name in parents:
-                below = below.setdefault(name, {})
-            below[last] = rule
-    return mask
+    """Of paths none of which begins with another."""
+    below = {path[0] for path in (*drop, *hash_) if len(path) > 1}
+    return Mask(
+        drop=tuple(path[0] for path in drop if len(path) == 1),
+        hash=tuple(path[0] for path in hash_ if len(path) == 1),
+        below=tuple((name, mask_of(_under(name, drop), _under(name, hash_))) for name in sorted(below)),
+    )
+
+
+def _under(name: str, paths: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    return [path[1:] for path in paths if path[0] == name and len(path) > 1]
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
