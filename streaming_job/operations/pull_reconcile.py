@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from bridge_lambda.envelope import Reading, encode_absence, encode_item
+from bridge_lambda.rules import Mask
 from streaming_job.operations.comparison import Finding, Suspect, comparison
 from streaming_job.operations.pull import GENERATION, Pull
 from streaming_job.operations.pull_versions import after, sequence
@@ -114,5 +115,5 @@ class Reconcile:
         self.counts.removed += 1
         now_ms = self.pull.now_ms()
         reading = Reading("REMOVE", GENERATION, lambda _digest: after(number), now_ms, now_ms)
-        unmasked = replace(self.source.rules, masks={})  # the lake's key is masked already
+        unmasked = replace(self.source.rules, masks=Mask())  # the lake's key is masked already
         return encode_absence(self.source.masked_key(suspect.key), unmasked, reading, filtered=is_there).line(now_ms)
