@@ -1,8 +1,8 @@
 """Where a query stands in an archive: which objects it has taken, folder by folder. Pure values, and their JSON.
 
 An object may land in an hour long past, and within an hour names are in no order: what counts is the set of names. Of
-an hour that has come to rest only a sum over them stays. Where a listing shows others, something lies there
-that was not taken, and the hour is read again: the tables take a change once, however often it comes.
+an hour that has come to rest only a sum over them stays. Where a listing shows others, something lies there that was
+not taken, and the hour is read again: the tables take a change once, however often it comes.
 
 Spark compares offsets as text, so all names are written in sorted order.
 """

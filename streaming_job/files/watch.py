@@ -17,7 +17,7 @@ from streaming_job.objects import Bucket
 
 log = logging.getLogger("lakestream.files")
 
-IDLE_WAIT_MS: Final = 500
+_IDLE_WAIT_MS: Final = 500
 """How long planning waits for the next look before it tells Spark that there is nothing."""
 _RECENT_MS: Final = HOUR_MS
 """Each look lists the folders of so long ago and later; what lands in earlier ones is found by the rarer long look."""
@@ -79,7 +79,7 @@ class Watch:
             return replace(accepted, fresh=False)
         now_ms = self._clock.now_ms()
         if not self._has_more and now_ms < self._look_at_ms:
-            self._clock.sleep_ms(min(IDLE_WAIT_MS, self._look_at_ms - now_ms))
+            self._clock.sleep_ms(min(_IDLE_WAIT_MS, self._look_at_ms - now_ms))
             if self._clock.now_ms() < self._look_at_ms:
                 return start
         planned = self._look(accepted)

@@ -44,7 +44,7 @@ def is_section(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation.__name__.endswith(SECTIONS)
 
 
-SECTIONS = ("Settings", "BridgeRules", "LakeRules", "FlattenRules")
+SECTIONS = ("Settings", "BridgeRules", "LakeRules", "FlattenRules", "PullRules")
 
 
 @pytest.mark.parametrize("model", [Settings, TableConfig])
