@@ -11,7 +11,8 @@ from streaming_job.spark import on_databricks
 def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
     match settings.source.connector:
         case "databricks":
-            return spark.readStream.format("kinesis").options(**_kinesis_options(settings)).load()
+            options = _kinesis_options(settings) | settings.source.options
+            return spark.readStream.format("kinesis").options(**options).load()
         case "lakestream":
             from streaming_job.kinesis import LakestreamKinesis  # noqa: PLC0415 - not there on Databricks, nor needed
 
@@ -44,7 +45,6 @@ def _kinesis_options(settings: Settings) -> dict[str, str]:
         # Neither source refuses a loss unless it is told to, on Databricks the default is to go on.
         "failOnDataLoss": str(source.fail_on_data_loss).lower(),
         **{name: value for name, value in optional.items() if value is not None},
-        **source.options,
     }
 
 
