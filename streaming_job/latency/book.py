@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,10 +11,9 @@ import pyarrow as pa
 
 from streaming_job.latency.hops import CLOCKS, Milliseconds, measure
 from streaming_job.latency.sketches import HopSketch
+from streaming_job.latency.window import Window
 
 MINUTE_MS: Final = 60_000
-LIVE_SLOT_MS: Final = 5_000
-LIVE_WINDOW_MS: Final = 60_000
 RECORDED_MAX: Final = 4_096
 """Batches remembered by name. Only the last one before a stop can come again, so few would do."""
 
@@ -47,7 +45,7 @@ class LatencyBook:
         self._lock = threading.Lock()
         self._recorded = dict.fromkeys(known_batches)
         self._pending: dict[tuple[HopOfTable, int], MinuteOfHop] = {}
-        self._live: dict[int, dict[HopOfTable, HopSketch]] = defaultdict(dict)
+        self._live: Window[HopOfTable] = Window()
         self._totals: dict[HopOfTable, Total] = {}
 
     def record(self, clocks: pa.Table, *, table: str, batch: str, batch_start_ms: int, commit_ms: int) -> None:
@@ -63,7 +61,6 @@ class LatencyBook:
             self._recorded[name] = None
             if len(self._recorded) > RECORDED_MAX:
                 del self._recorded[next(iter(self._recorded))]
-            self._forget_slots_before(commit_ms - LIVE_WINDOW_MS)
             for hop, durations in hops.items():
                 if durations.size:
                     self._add((table, hop), durations, commit_ms, name)
@@ -73,25 +70,14 @@ class LatencyBook:
         minute = self._pending.setdefault((hop_of_table, minute_ms), MinuteOfHop(*hop_of_table, minute_ms))
         minute.sketch.add(durations)
         minute.batches.append(name)
-        slot = self._live[commit_ms - commit_ms % LIVE_SLOT_MS]
-        slot.setdefault(hop_of_table, HopSketch()).add(durations)
+        self._live.add(hop_of_table, durations, commit_ms)
         before = self._totals.get(hop_of_table, Total())
         self._totals[hop_of_table] = Total(before.count + durations.size, before.sum_ms + float(durations.sum()))
 
-    def _forget_slots_before(self, horizon_ms: int) -> None:
-        for slot_ms in [slot_ms for slot_ms in self._live if slot_ms < horizon_ms]:
-            del self._live[slot_ms]
-
     def live(self, now_ms: int | None = None) -> dict[HopOfTable, HopSketch]:
         """The last minute's sketches; empty when nothing was committed in it."""
-        horizon_ms = (int(time.time() * 1000) if now_ms is None else now_ms) - LIVE_WINDOW_MS
-        merged: dict[HopOfTable, HopSketch] = defaultdict(HopSketch)
         with self._lock:
-            for slot_ms, slot in self._live.items():
-                if slot_ms >= horizon_ms:
-                    for hop_of_table, sketch in slot.items():
-                        merged[hop_of_table].merge(sketch)
-        return dict(merged)
+            return self._live.sketches(int(time.time() * 1000) if now_ms is None else now_ms)
 
     def totals(self) -> dict[HopOfTable, Total]:
         """Since the job started: two readings give the mean between them, over any time."""

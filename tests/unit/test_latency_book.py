@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from streaming_job.latency.book import LIVE_WINDOW_MS, LatencyBook
+from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.hops import CLOCKS, WHOLE
 from streaming_job.latency.table import LatencyFlusher, RustLatencyTable, of_arrow, to_arrow
+from streaming_job.latency.window import WINDOW_MS
 
 T0 = 1_760_000_040_000
 
@@ -42,10 +43,10 @@ def test_a_batch_recorded_twice_counts_once_also_after_a_restart(tmp_path: Path)
 def test_live_figures_forget_what_is_older_than_their_window() -> None:
     book = LatencyBook()
     record(book, "a", commit_ms=T0 + 500)
-    record(book, "b", commit_ms=T0 + 500 + 2 * LIVE_WINDOW_MS)
-    live = book.live(now_ms=T0 + 500 + 2 * LIVE_WINDOW_MS)
+    record(book, "b", commit_ms=T0 + 500 + 2 * WINDOW_MS)
+    live = book.live(now_ms=T0 + 500 + 2 * WINDOW_MS)
     assert live["cars", WHOLE].count == 2
-    assert book.live(now_ms=T0 + 10 * LIVE_WINDOW_MS) == {}
+    assert book.live(now_ms=T0 + 10 * WINDOW_MS) == {}
 
 
 def test_a_flush_that_fails_keeps_its_figures_for_the_next_one(tmp_path: Path) -> None:
