@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = Logger(service="arrival")
 metrics = Metrics(namespace=NAMESPACE, service="arrival")
 
+COUNTED: Final = frozenset({"objects", "runs_started", "coalesced", "left_waiting", "token_refused", "retries"})
 _TIMEOUT_S: Final = 5
 
 
@@ -115,6 +116,7 @@ def setting(name: str) -> str:
 
 
 def count(name: str, value: float = 1) -> None:
+    assert name in COUNTED
     metrics.add_metric(name, MetricUnit.Count, value)
 
 
