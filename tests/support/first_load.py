@@ -25,7 +25,7 @@ Item = dict[str, Any]
 class Store(BucketInMemory):
     """The bucket that snapshot and intake write to."""
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803 - AWS's names
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: str) -> None:  # noqa: N803 - AWS's names
         self.put(Key, Body, 0)
 
     def delete_object(self, *, Bucket: str, Key: str) -> None:  # noqa: N803
@@ -33,7 +33,8 @@ class Store(BucketInMemory):
 
     def get_object(self, *, Bucket: str, Key: str, **more: str) -> dict[str, Any]:  # noqa: N803
         answer = super().get_object(Bucket=Bucket, Key=Key, **more)
-        return answer | {"Body": io.BytesIO(answer["Body"].read())}
+        body = answer["Body"].read()
+        return answer | {"Body": io.BytesIO(body), "ETag": str(hash(body))}
 
     def lines(self, prefix: str) -> Iterator[dict[str, Any]]:
         for name in sorted(self.objects):

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from first_load import ARN, GENERATION, RULES, TABLE, ChangingTable, NewestOfEach, Store, item
 
-from bridge_lambda.rules import Filter, HashKey, TableRules
+from bridge_lambda.rules import Filter, HashKey, mask_of
 from config.errors import ConfigurationError
 from config.tables import KeyAttribute, LakeRules, TableConfig
 from streaming_job.objects import Bucket
@@ -135,9 +135,7 @@ def test_items_outside_the_filter_are_read_and_not_written(tmp_path: Path) -> No
 
 
 def test_what_the_rules_hash_reaches_no_object(tmp_path: Path) -> None:
-    rules = TableRules(
-        TABLE, "1:k", ("id",), {"id": "hash"}, HashKey("k", b"secret"), keep_old_image=True, filter=None, origin=None
-    )
+    rules = replace(RULES, masks=mask_of([], [["id"]]), hash_key=HashKey("k", b"secret"))
     store, state = Store(), state_of(1)
     snapshot = Snapshot(Bucket(store, "bucket"), rules, state, lambda _: None, lambda *_: None, lambda: 5)
     snapshot.take(scanned(table_of(30), state, CapacityBudget()))
