@@ -64,6 +64,7 @@ class Assembly:
         self._looks_after_latency = False
         self._look_for_latency_ms = 0
         self._configs = dict(tables)
+        self._histories: dict[tuple[Engine, Location], LakeTable] = {}
         self.decoder = Decoder(tables)
         self.upkeep = Upkeep(settings.upkeep, clock)
 
@@ -126,7 +127,7 @@ class Assembly:
         log = log_properties(rules.engine, settings) | {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
         table = self._tables.open(rules.engine, current.spec(place, StructType(), log | feed))
-        past = self._tables.open(rules.engine, history.spec(self.lake.of(config).history, log))
+        past = self._history(rules.engine, history.spec(self.lake.of(config).history, log))
         lease = self._lease(table)
         order = Order(table, rules, lease.check, self._clock)
         # Last, so that a table that cannot be opened leaves no lease behind.
@@ -147,6 +148,13 @@ class Assembly:
             ),
         )
 
+    def _history(self, engine: Engine, spec: TableSpec) -> LakeTable:
+        """One for both lanes of a table: a handle knows what it wrote itself, and reads anew what another one did."""
+        held = self._histories.get((engine, spec.location))
+        if held is None or not self._tables.exists(engine, spec.location):
+            held = self._histories[engine, spec.location] = self._tables.open(engine, spec)
+        return held
+
     def _lease(self, table: LakeTable) -> Lease:
         return Lease(table, self._owner, duration_ms=self._settings.lease.duration_s * 1000, clock=self._clock)
 
@@ -164,7 +172,7 @@ class Assembly:
         return not self._tables.exists(config.lake.engine, self.lake.of(config).current)
 
     def promote(self, config: TableConfig, rebuild: Rebuild, new: LakeTable, old: TableLane | None) -> None:
-        table = self._tables.open(config.lake.engine, current.spec(self.lake.of(config).current, StructType(), {}))
+        table = self._tables.open(config.lake.engine, TableSpec(self.lake.of(config).current, current.SYSTEM))
         lease = old.writer.parts.lease if old is not None and old.writer is not None else self._lease(table)
         if lease.token is None:
             lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)

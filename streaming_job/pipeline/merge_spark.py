@@ -5,7 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 from delta.tables import DeltaTable
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -28,6 +37,17 @@ from streaming_job.pipeline.merge import (
 
 T = TypeVar("T")
 _ATTEMPTS: Final = 5
+# In Python the first of them is a base of none of the others, whatever its description says.
+_CONFLICTS: Final = (
+    DeltaConcurrentModificationException,
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 
 
 class SparkTable:
@@ -154,7 +174,7 @@ class SparkTable:
             guard()
             try:
                 return attempt()
-            except DeltaConcurrentModificationException as error:
+            except _CONFLICTS as error:
                 conflict = error
         guard()
         raise CommitConflictError(

@@ -123,7 +123,7 @@ class Upkeep:
     def _run_asked(self, asked: _Asked) -> str | None:
         """As much as one pause may take; at least one task."""
         began = time.perf_counter()
-        done = []
+        done: list[Outcome] = []
         while asked.waiting and (not done or (time.perf_counter() - began) * 1000 < self._settings.budget_ms):
             done.append(self._run(asked.waiting.popleft()))
         asked.outcomes += done
