@@ -85,6 +85,12 @@ def up(
     config: Config = _CONFIG,
     *,
     no_job: Annotated[bool, typer.Option("--no-job", help="All but the streaming job.")] = False,
+    emulator: Annotated[
+        str | None,
+        typer.Option(
+            "--emulator", help="One that runs already and is empty, as in a container: http://127.0.0.1:PORT."
+        ),
+    ] = None,
     metrics_port: MetricsPort = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +106,7 @@ def up(
         stack = stack_up(
             home,
             settings,
-            UpOptions(port=port, metrics_port=metrics_port, job=not no_job),
+            UpOptions(port=port, metrics_port=metrics_port, job=not no_job, emulator=emulator),
             lambda step: shown.update(f"{step} …"),
         )
     if as_json:

@@ -28,11 +28,13 @@ def endpoint_of(port: int) -> str:
 
 
 def environment(port: int, state: Path, region: str) -> dict[str, str]:
+    (state / "tmp").mkdir(parents=True, exist_ok=True)
+    return {**without_aws(os.environ), **own_environment(port, state, region)}
+
+
+def own_environment(port: int, state: Path, region: str) -> dict[str, str]:
     """Every default that would reach further than this machine's loopback, or outside `state`, is set by hand."""
-    scratch = state / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
     return {
-        **without_aws(os.environ),
         **credentials(region),
         "BIND_HOST": LOOPBACK,
         "GATEWAY_PORT": str(port),
@@ -47,7 +49,7 @@ def environment(port: int, state: Path, region: str) -> dict[str, str]:
         "STATE_DIR": str(state / "emulator"),
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(state / "s3"),
-        "TMPDIR": str(scratch),  # its pid file
+        "TMPDIR": str(state / "tmp"),  # its pid file
         "LOG_LEVEL": "WARNING",
     }
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from config.rules import TABLES, compile_rules
 from config.tables import TableConfig, load_tables
+from infra import validate
 from infra.local import checks, emulator, processes
 from infra.local.deployment import Deployed, deploy, validated
 from infra.local.errors import NotPossibleError, NotReadyError
@@ -37,6 +39,8 @@ class UpOptions:
     port: int = 0
     metrics_port: int = 0
     job: bool = True
+    emulator: str | None = None
+    """Address of one that somebody else started, and ends."""
 
 
 def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dict[str, object]:
@@ -62,7 +66,10 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     values = validated(Template.load(settings.template), settings.deploy)
     table_rules(values.parameters["TableName"])
     compile_rules(TABLES)
-    checks.emulator()
+    if options.emulator is None:
+        checks.emulator()
+    else:
+        _check_emulator(options.emulator, settings)
     if options.job:
         checks.java()
         checks.jars()
@@ -71,9 +78,26 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     refuse_second(home)
     checks.port(options.port, "--port")
     checks.port(options.metrics_port, "--metrics-port")
+    if options.port and options.emulator:
+        raise NotPossibleError("--port is the port of an emulator to start, and --emulator names one", hint="give one")
     if options.port and options.port == options.metrics_port:
         raise NotPossibleError(f"--port and --metrics-port are both {options.port}", hint="0 takes a free one")
     return values
+
+
+def _check_emulator(endpoint: str, settings: LocalSettings) -> None:
+    """One that somebody else started: on this machine, there, and empty."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or parts.hostname != LOOPBACK or not parts.port or parts.path.strip("/"):
+        raise NotPossibleError(
+            f"--emulator {endpoint!r} is no http://{LOOPBACK}:PORT", hint="only loopback is emulated"
+        )
+    if emulator.answers(f"{endpoint}/_ministack/ready") != 200:
+        raise NotPossibleError(f"no emulator answers at {endpoint}", hint="start it, or leave --emulator out")
+    if validate.stack_status(emulator.Clients(endpoint, settings.region), settings.stack) is not None:
+        raise NotPossibleError(
+            f"the emulator at {endpoint} holds a stack {settings.stack} already", hint="give one that is empty"
+        )
 
 
 def refuse_second(home: Home) -> None:
@@ -117,14 +141,15 @@ class _Start:
             "expiries": expiries,
             "dashboard": dashboard,
         }
-        self._endpoint = emulator.endpoint_of(self._port)
+        self._endpoint = options.emulator or emulator.endpoint_of(self._port)
         self._env = emulator.process_environment(self._endpoint, settings.region)
 
     def run(self) -> dict[str, object]:
         rules = self._home.file("rules.json")
         write_json(rules, compile_rules(TABLES))
-        self._say("emulator")
-        self._start_emulator()
+        if self._options.emulator is None:
+            self._say("emulator")
+            self._start_emulator()
         self._say("deploying the template")
         clients = emulator.Clients(self._endpoint, self._settings.region)
         deployed = deploy(clients, self._values, self._settings.deploy, rules=rules)

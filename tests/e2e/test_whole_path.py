@@ -63,8 +63,8 @@ def wait_for(condition: Callable[[], bool], state: Callable[[], str]) -> None:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    facts = lakestream("local", "up", "--dir", tmp_path)
+def stack(tmp_path: Path, emulator_options: list[str]) -> Iterator[Stack]:
+    facts = lakestream("local", "up", "--dir", tmp_path, *emulator_options)
     try:
         yield Stack(tmp_path, facts)
     finally:

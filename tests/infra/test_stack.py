@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from local_stack import TIMEOUT_S, Answer, clients_of, command, configuration, local, metric, processes_in
-from local_workers import until
+from local_workers import running_emulator, until
 
 from infra.local.checks import ROOT
 from infra.local.ports import free_ports
@@ -237,6 +237,39 @@ def test_one_port_for_two_is_refused(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     answer = local("up", "--no-job", "--dir", tmp_path, "--port", port, "--metrics-port", port)
     assert (answer.code, answer.is_one_clear_line) == (2, True)
+
+
+def test_an_emulator_that_runs_already_is_used_and_left_running(tmp_path: Path) -> None:
+    """As one in a container is: the stack's own end does not end it, and a second stack on it is refused."""
+    (tmp_path / "emulator").mkdir()
+    folder, other = tmp_path / "stack", tmp_path / "other"
+    with running_emulator(tmp_path / "emulator") as aws:
+        up = local("up", "--no-job", "--json", "--dir", folder, "--emulator", aws.endpoint)
+        try:
+            assert up.code == 0, up.err
+            assert up.json["aws_endpoint"] == aws.endpoint
+            assert list(up.json["processes"]) == ["mapping", "delivery"]
+            second = local("up", "--no-job", "--dir", other, "--emulator", aws.endpoint)
+            assert (second.code, second.is_one_clear_line) == (2, True)
+            assert "holds a stack lakestream already" in second.err
+        finally:
+            local("down", "--dir", folder)
+        assert aws("kinesis").list_streams()["StreamNames"] == [up.json["stream"]]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:1", "no emulator answers at http://127.0.0.1:1"),
+        ("https://127.0.0.1:4566", "is no http://127.0.0.1:PORT"),
+        ("http://kinesis.us-east-1.amazonaws.com", "is no http://127.0.0.1:PORT"),
+        ("127.0.0.1:4566", "is no http://127.0.0.1:PORT"),
+    ],
+)
+def test_an_emulator_that_cannot_be_is_refused(address: str, said: str, tmp_path: Path) -> None:
+    answer = local("up", "--no-job", "--dir", tmp_path, "--emulator", address)
+    assert (answer.code, answer.is_one_clear_line) == (2, True)
+    assert said in answer.err
 
 
 def test_a_wrong_option_is_usage(tmp_path: Path) -> None:
