@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup setup-tests demo test check lint types templates wheel format bench lock clean
+.PHONY: help setup setup-probe setup-tests sim sim-bugs demo test check lint types templates wheel format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,7 +50,21 @@ tests/node/node_modules/.ready: tests/node/package-lock.json
 	@cd tests/node && npm ci --silent --no-audit --no-fund
 	@touch $@
 
-setup-tests: setup tests/node/node_modules/.ready .venv-check/.ready  ## what the tests need besides
+# The Kinesis Client Library for `lakestream probe`, apart: most never need it.
+.kcl/.ready: infra/locks/kcl.sha256 infra/locks/kcl.txt .venv/.ready
+	@echo "setup: the probe's Kinesis Client Library"
+	@$(BIN)/python -m infra.local.kcl
+	@touch $@
+
+setup-probe: setup .kcl/.ready  ## what `lakestream probe` needs besides
+
+setup-tests: setup .kcl/.ready tests/node/node_modules/.ready .venv-check/.ready  ## what the tests need besides
+
+sim: setup  ## SEEDS (1000) simulated runs from FIRST (0), or SEED again; findings and faults in build/sim.json
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
+
+sim-bugs: setup  ## bugs planted in the simulated world, each of which its checkers must find
+	@$(BIN)/python -m tests.simulation --bugs
 
 demo: setup  ## the whole path for SECONDS (60), then the proof; KEEP=1 leaves it running
 	@$(BIN)/python -m infra.local.demo --seconds $(or $(SECONDS),60) --rate $(RATE) $(if $(KEEP),--keep)

@@ -1,13 +1,19 @@
-"""`python -m tests.simulation`: many seeds, or one again. Exit code 1 where a promise was not kept."""
+"""`python -m tests.simulation`: many seeds, one again, or the planted bugs.
+
+Exit code 1 where a promise was not kept, or a planted bug was not found.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from tests.simulation.campaign import Report, campaign
+from tests.simulation.bugs import BUGS
+from tests.simulation.campaign import Report, campaign, hunts
 from tests.simulation.runner import Outcome, draw, run, shrink
 
 _REPORT = Path("build/sim.json")
+_SHOWN_MAX = 10
+"""Seeds; the report has them all."""
 
 
 def main() -> int:
@@ -16,6 +22,8 @@ def main() -> int:
         outcome = run(draw(given.seed))
         print(f"seed {given.seed}: {outcome.promise or 'every promise was kept'}")
         return _explain([outcome] if outcome.promise else [])
+    if given.bugs:
+        return _hunt_all()
     report = Report(given.first)
     for report in campaign(given.first, given.seeds):
         if sys.stderr.isatty():
@@ -29,6 +37,17 @@ def main() -> int:
     return _explain(report.found)
 
 
+def _hunt_all() -> int:
+    missed = 0
+    print(f"{'planted bug':45} {'found after':>11}  by the checker of")
+    for hunted in hunts():
+        missed += hunted.found is None
+        seeds = f"{hunted.seeds} of {hunted.bug.within}"
+        print(f"{hunted.bug.name:45} {seeds:>11}  {hunted.found.promise if hunted.found else 'NOT FOUND'}", flush=True)
+    print(f"{len(BUGS) - missed} of {len(BUGS)} planted bugs found")
+    return 1 if missed else 0
+
+
 def _explain(found: list[Outcome]) -> int:
     """The first of them, cut down to the shortest history that still shows it."""
     for outcome in found[:1]:
@@ -40,7 +59,7 @@ def _explain(found: list[Outcome]) -> int:
         print("\n".join(f"  {at:3} {action}" for at, action in enumerate(short.steps, start=1)))
         print(f"\nin a world of {short.setup}\n\nagain: python -m tests.simulation --seed {outcome.seed}")
     if len(found) > 1:
-        print("also:", ", ".join(f"{outcome.seed} ({outcome.promise})" for outcome in found[1:]))
+        print("also:", ", ".join(f"{outcome.seed} ({outcome.promise})" for outcome in found[1:_SHOWN_MAX]))
     return 1 if found else 0
 
 
@@ -49,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone, once more")
+    parser.add_argument("--bugs", action="store_true", help="the planted bugs: each must be found")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What can happen in a run: each kind with how likely it is and what it does. Whatever it needs it draws from its seed."""
+"""What can happen in a run: each kind, how likely it is, what it does. Whatever it needs it draws from its seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.simulation.bridge import INVOCATION_FAULTS
 from tests.simulation.clock import HOUR_MS, MachineClock
+from tests.simulation.errors import KilledError
 from tests.simulation.job import DEATHS
 from tests.simulation.kinesis import PUT_FAULTS, READ_FAULTS, PutFault
 from tests.simulation.operations import Snapshot
@@ -60,7 +61,7 @@ def expire(world: World, rng: Random) -> None:
     some_table(world, rng).delete(rng.randrange(world.setup.keys), rng, by_ttl=True)
 
 
-@kind("oversize", 0.15)
+@kind("oversize", 0.2)
 def oversize(world: World, rng: Random) -> None:
     world.faults["oversize"] += 1
     some_table(world, rng).put(rng.randrange(world.setup.keys), rng, oversize=True)
@@ -81,7 +82,7 @@ def wait(world: World, rng: Random) -> None:
 
 @kind("wait long", 1.5, fault=True)
 def wait_long(world: World, rng: Random) -> None:
-    world.pass_time(rng.choice((1, 2, 7, 14, 22)) * HOUR_MS)
+    world.pass_time(rng.choice((1, 3, 9, 15, 22, 23, 26)) * HOUR_MS)
 
 
 @kind("skew", 2, fault=True)
@@ -93,11 +94,14 @@ def skew(world: World, rng: Random) -> None:
 # --- stream to bridge -------------------------------------------------------------------------------------------------
 
 
-@kind("pump", 40)
+@kind("pump", 55)
 def pump(world: World, rng: Random) -> None:
     mapping = rng.choice(world.mappings)
-    for _ in range(rng.choice((1, 2, 5, 20))):
-        mapping.step(rng)
+    try:
+        for _ in range(rng.choice((1, 2, 5, 20))):
+            mapping.step(rng)
+    except KilledError:
+        mapping.crash()
 
 
 @kind("kill mapping", 3, fault=True)
@@ -129,6 +133,13 @@ def expired_stream_iterator(world: World, rng: Random) -> None:
 @kind("invocation fault", 5)
 def invocation_fault(world: World, rng: Random) -> None:
     world.bridge.faults.append(rng.choice(INVOCATION_FAULTS))
+
+
+@kind("cut short", 3, fault=True)
+def cut_short(world: World, rng: Random) -> None:
+    """Some records of the next call are refused, and there is no time for another."""
+    world.bridge.faults.appendleft("little time")
+    world.kinesis.put_faults.appendleft(PutFault("partial", rng.randrange(2**31)))
 
 
 @kind("rules missing", 0.8, fault=True)
@@ -192,7 +203,7 @@ def s3_up(world: World, _rng: Random) -> None:
     world.s3.is_down = False
 
 
-@kind("claim checks lost", 0.4)
+@kind("claim checks lost", 0.6)
 def claims_lost(world: World, _rng: Random) -> None:
     world.s3.lose_claims()
 
@@ -200,7 +211,7 @@ def claims_lost(world: World, _rng: Random) -> None:
 # --- the job ----------------------------------------------------------------------------------------------------------
 
 
-@kind("trigger", 35)
+@kind("trigger", 50)
 def trigger(world: World, rng: Random) -> None:
     for _ in range(rng.choice((1, 1, 3))):
         world.job.trigger(everything=rng.random() < 0.1)
@@ -209,6 +220,12 @@ def trigger(world: World, rng: Random) -> None:
 @kind("kill job", 8)
 def kill_job(world: World, rng: Random) -> None:
     world.job.trigger(rng.choice(DEATHS))
+
+
+@kind("run to now", 3)
+def run_to_now(world: World, _rng: Random) -> None:
+    """The job as it runs without streaming: what there is, then the end."""
+    world.job.run_to_now()
 
 
 @kind("restart job", 4, fault=True)
@@ -232,14 +249,14 @@ def tables_up(world: World, _rng: Random) -> None:
         table.is_down = False
 
 
-@kind("purge", 2)
+@kind("purge", 3)
 def purge(world: World, _rng: Random) -> None:
     for table in world.tables:
         if table.rules.purges and world.lake.purge(table.name, PURGE_WINDOW_MS):
             world.faults["tombstones purged"] += 1
 
 
-# --- the archive, and the person ----------------------------------------------------------------------------------------
+# --- the archive, and the person --------------------------------------------------------------------------------------
 
 
 @kind("deliver", 8)
@@ -250,7 +267,9 @@ def deliver(world: World, rng: Random) -> None:
 
 
 @kind("kill delivery", 1, fault=True)
-def kill_delivery(world: World, _rng: Random) -> None:
+def kill_delivery(world: World, rng: Random) -> None:
+    if rng.random() < 0.5:
+        world.delivery.deliver(dies=True)
     world.delivery.crash()
 
 

@@ -40,7 +40,7 @@ class Delivery:
         self._ended: set[str] = set()
 
     def poll(self) -> bool:
-        """A page of each readable shard; whether any had records."""
+        """A page of each readable shard; whether any had records, or came to its end."""
         found = False
         for shard in self._readable():
             found |= self._page(shard)
@@ -48,9 +48,13 @@ class Delivery:
             self.deliver()
         return found
 
-    def deliver(self) -> None:
+    def deliver(self, *, dies: bool = False) -> None:
+        """A process that dies when the object is there, and the position has not moved, writes it again."""
         if len(self._buffer):
             self._put()
+            if dies:
+                self.crash()
+                return
             self._commit()
         self._finish()
 
@@ -87,4 +91,4 @@ class Delivery:
             self._read_after[shard] = sequence
         if answer.next_iterator is None:
             self._ended.add(shard)
-        return bool(rows)
+        return bool(rows) or answer.next_iterator is None

@@ -23,7 +23,7 @@ from tests.simulation.storage import BUCKET, LETTER_KEY, SimS3
 
 Process: TypeAlias = Callable[[Any, Bridge, Callable[[], float]], Mapping[str, Any]]
 
-INVOCATION_FAULTS = ("killed", "answer lost", "little time", "no environment", "cold start")
+INVOCATION_FAULTS = ("killed", "mapping killed", "answer lost", "little time", "no environment", "cold start")
 _TIMEOUT_MS = 60_000
 _LETTER_NAME = re.compile(r"([0-9]{40})-[0-9a-f]{16}\.json$")
 
@@ -49,7 +49,7 @@ def listen(journal: Journal) -> None:
     LOG_LINES.journal = journal
     for log_handler in logging.getLogger("bridge").handlers:
         if isinstance(log_handler, logging.StreamHandler) and log_handler.stream is not LOG_LINES:
-            log_handler.setStream(LOG_LINES)  # type: ignore[type-var]
+            log_handler.setStream(LOG_LINES)
 
 
 class KillingPublisher:
@@ -105,7 +105,10 @@ class SimBridge:
             self._bridge = self._environment()
         self._publisher.calls_left = 1 if fault == "killed" else None
         budget_ms = 5_600 if fault == "little time" else _TIMEOUT_MS
-        return self._invoked(json.loads(payload), budget_ms, answer_lost=fault == "answer lost")
+        outcome = self._invoked(json.loads(payload), budget_ms, answer_lost=fault == "answer lost")
+        if fault == "mapping killed":
+            raise KilledError  # before it has heard the answer
+        return outcome
 
     def _environment(self) -> Bridge:
         return Bridge(

@@ -5,10 +5,10 @@ It shares no code with the job's. A suite holds both to the same verdicts and th
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 _OPERATIONS = frozenset({"INSERT", "MODIFY", "REMOVE", "SNAPSHOT"})
 _GENERATION = re.compile(r"[0-9]{17}").fullmatch
@@ -70,34 +70,31 @@ def _no_constant(name: str) -> None:
 
 
 def _unlike_the_schema(envelope: Mapping[str, Any]) -> str | None:
-    for name in _TEXTS:
-        if not isinstance(envelope.get(name), str):
-            return f"{name} is missing"
-    for name in _FLAGS:
-        if not isinstance(envelope.get(name), bool):
-            return f"{name} is missing"
-    for name in _TIMES:
-        value = envelope.get(name)
-        if value is not None and (type(value) is not int or value not in _INT64):
-            return f"{name} is no time"
-    if not isinstance(envelope.get("digest"), str | None):
-        return "digest is no text"
-    types = envelope.get("types")
-    if types is not None and not (isinstance(types, dict) and all(isinstance(tag, str) for tag in types.values())):
-        return "types are no pointers"
-    if not isinstance(envelope.get("ref"), dict | None):
-        return "ref is no object"
-    if envelope["op"] not in _OPERATIONS:
-        return f"unknown operation {envelope['op']}"
-    if not _GENERATION(envelope["gen"]):
-        return "no generation"
-    if not _SEQUENCE(envelope["seq"]):
-        return "no sequence number"
-    if any(not isinstance(envelope.get(name), dict | None) for name in ("new", "old")):
-        return "an image is no object"
-    if envelope["op"] != "REMOVE" and envelope.get("new") is None and envelope.get("ref") is None:
-        return "no image"
-    return None
+    """The first rule that the envelope breaks."""
+    return next((reason for is_kept, reason in _RULES if not is_kept(envelope)), None)
+
+
+def _is_time(value: Any) -> bool:
+    return value is None or (type(value) is int and value in _INT64)
+
+
+def _is_types(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(tag, str) for tag in value.values()))
+
+
+_RULES: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] = (
+    (lambda e: all(isinstance(e.get(name), str) for name in _TEXTS), "a text is missing"),
+    (lambda e: all(isinstance(e.get(name), bool) for name in _FLAGS), "a flag is missing"),
+    (lambda e: all(_is_time(e.get(name)) for name in _TIMES), "a time is none"),
+    (lambda e: isinstance(e.get("digest"), str | None), "the digest is no text"),
+    (lambda e: _is_types(e.get("types")), "types are no pointers"),
+    (lambda e: isinstance(e.get("ref"), dict | None), "ref is no object"),
+    (lambda e: e["op"] in _OPERATIONS, "unknown operation"),
+    (lambda e: _GENERATION(e["gen"]) is not None, "no generation"),
+    (lambda e: _SEQUENCE(e["seq"]) is not None, "no sequence number"),
+    (lambda e: all(isinstance(e.get(name), dict | None) for name in ("new", "old")), "an image is no object"),
+    (lambda e: e["op"] == "REMOVE" or bool(e.get("new") is not None or e.get("ref")), "no image"),
+)
 
 
 def _unlike_the_table(envelope: Mapping[str, Any], tables: Mapping[str, KeyTypes]) -> str | None:

@@ -1,5 +1,8 @@
 """What ends a piece of a run: a process that is gone, or a promise that was not kept."""
 
+AT_REST = "everything comes to rest"
+"""The promise that no fault, once mended, leaves a shard blocked or a loop running."""
+
 
 class KilledError(BaseException):
     """The process is gone: no `except Exception` may survive it."""

@@ -8,13 +8,14 @@ from typing import Final
 from config.errors import LakestreamError
 from streaming_job.kinesis.errors import DataLossError
 from streaming_job.pipeline.steps import AfterStep, Step, go_on
-from tests.simulation.errors import KilledError
+from tests.simulation.errors import AT_REST, KilledError, ViolationError
 from tests.simulation.lake import Lake, Record
-from tests.simulation.observations import Committed, Journal, Sunk
+from tests.simulation.observations import Committed, Journal, RanToNow, Sunk
 from tests.simulation.source import Query, SteppedReader
 
 DEATHS: Final = ("planned", "logged", "sunk", *(str(step) for step in Step))
 """Where a process may end, in a batch."""
+_BATCHES_MAX: Final = 2_000
 
 
 class DiesAfter:
@@ -32,7 +33,9 @@ class Job:
         lake: Lake,
         open_reader: Callable[[], SteppedReader],
         journal: Journal,
+        *,
         horizon_ms: Callable[[], int],
+        now_ms: Callable[[], int],
         query: type[Query] = Query,
     ) -> None:
         self.lake = lake
@@ -42,6 +45,7 @@ class Job:
         self.seen_faults: Counter[str] = Counter()
         self._journal = journal
         self._horizon_ms = horizon_ms
+        self._now_ms = now_ms
         self._after_step: AfterStep = go_on
 
     def trigger(self, die_at: str = "", *, everything: bool = False) -> bool:
@@ -66,6 +70,21 @@ class Job:
         else:
             self._journal.append(Committed(self.query.offset or {}, self._horizon_ms()))
         return True
+
+    def run_to_now(self) -> None:
+        """Everything that had arrived when it began, then the end; as far as nothing comes between."""
+        self.query.stop()
+        self.query.ends_by_itself = True
+        began_ms, troubles = self._now_ms(), sum(self.seen_faults.values())
+        batches = 0
+        while self.trigger() and sum(self.seen_faults.values()) == troubles:
+            batches += 1
+            if batches > _BATCHES_MAX:
+                raise ViolationError(AT_REST, "a run to now never ends")
+        if self.refusal is None and sum(self.seen_faults.values()) == troubles:
+            self._journal.append(RanToNow(began_ms))
+        self.query.ends_by_itself = False
+        self.query.stop()
 
     def replay(self, lines: Sequence[bytes], rng: Random) -> None:
         """Archived lines once more through the same path, in any portions."""

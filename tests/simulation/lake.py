@@ -102,7 +102,7 @@ class Lake:
         self._clock = clock
         self._watcher: Watcher = watcher or NobodyWatches()
 
-    def process_batch(self, records: Sequence[Record], after_step: AfterStep = go_on, *, number: int = 0) -> None:  # noqa: ARG002 - Spark gives batches numbers; trusting them is a mistake one can make
+    def process_batch(self, records: Sequence[Record], after_step: AfterStep = go_on, *, number: int = 0) -> None:
         good, rejected = self._decoded(records)
         after_step(Step.DECODE)
         for reject in rejected:

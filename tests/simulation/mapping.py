@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -95,8 +96,7 @@ class SimMapping:
         names = list(self.shards)
         rng.shuffle(names)
         for name in names:
-            turns = [lambda name=name: self._poll(name)]
-            turns += [lambda name=name, lane=lane: self._work(name, lane) for lane in self.shards[name].lanes]
+            turns = [partial(self._poll, name), *(partial(self._work, name, lane) for lane in self.shards[name].lanes)]
             rng.shuffle(turns)
             if any(turn() for turn in turns):
                 return True

@@ -1,9 +1,9 @@
-"""What an item means, by the two ways it is written: DynamoDB's JSON, and plain JSON with its types. No product code."""
+"""What an item means, by the two ways it is written: DynamoDB's JSON, and plain JSON with its types."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 Meaning = Any
 """Nested tuples: (type, value). Equal meanings are equal values to DynamoDB."""
@@ -15,24 +15,11 @@ def of_image(image: Mapping[str, Any]) -> Meaning:
 
 def of_typed(typed: Mapping[str, Any]) -> Meaning:
     ((tag, value),) = typed.items()
-    match tag:
-        case "N":
-            return number(value)
-        case "B":
-            return ("B", _bytes(value))
-        case "SS":
-            return ("SS", tuple(sorted(value)))
-        case "NS":
-            return ("NS", tuple(sorted(number(member)[1] for member in value)))
-        case "BS":
-            return ("BS", tuple(sorted(_bytes(member) for member in value)))
-        case "M":
-            return of_image(value)
-        case "L":
-            return ("L", tuple(of_typed(element) for element in value))
-        case "NULL":
-            return ("NULL", True)
-    return (tag, value)
+    if tag == "M":
+        return of_image(value)
+    if tag == "L":
+        return ("L", tuple(of_typed(element) for element in value))
+    return _tagged(tag, value)
 
 
 def of_plain(tree: Mapping[str, Any], types: Mapping[str, str], root: str) -> Meaning:
@@ -57,18 +44,14 @@ def _of_value(value: Any, types: Mapping[str, str], pointer: str) -> Meaning:
 
 
 def _tagged(tag: str, value: Any) -> Meaning:
-    match tag:
-        case "N":
-            return number(value)
-        case "B":
-            return ("B", _bytes(value))
-        case "SS":
-            return ("SS", tuple(sorted(value)))
-        case "NS":
-            return ("NS", tuple(sorted(number(member)[1] for member in value)))
-        case "BS":
-            return ("BS", tuple(sorted(_bytes(member) for member in value)))
-    raise ValueError(tag)
+    """By its type, as both ways of writing it name it."""
+    if tag == "N":
+        return number(value)
+    if tag == "B":
+        return ("B", _bytes(value))
+    if tag in _SETS:
+        return (tag, tuple(sorted(_SETS[tag](member) for member in value)))
+    return (tag, value)
 
 
 def number(value: str | float | Decimal) -> Meaning:
@@ -89,3 +72,6 @@ def _bytes(value: str | bytes) -> bytes:
 
 def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
+
+
+_SETS: Final[Mapping[str, Callable[[Any], Any]]] = {"SS": str, "NS": lambda member: number(member)[1], "BS": _bytes}

@@ -137,7 +137,7 @@ def matches(expected: Any, seen: Any, hashes: dict[Any, str]) -> bool:
     if isinstance(expected, tuple) and len(expected) == 2 and expected[0] == "HASHED":
         if not (isinstance(seen, tuple) and seen[0] == "S" and len(seen[1]) == 64):
             return False
-        return hashes.setdefault(expected[1], seen[1]) == seen[1]
+        return bool(hashes.setdefault(expected[1], seen[1]) == seen[1])
     if isinstance(expected, tuple) and isinstance(seen, tuple):
-        return len(expected) == len(seen) and all(map(lambda a, b: matches(a, b, hashes), expected, seen))
+        return len(expected) == len(seen) and all(matches(*pair, hashes) for pair in zip(expected, seen, strict=True))
     return bool(expected == seen)

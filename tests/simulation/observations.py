@@ -94,10 +94,15 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class LossAccepted:
-    """The job stopped and said what is gone; a person lets it go on without. Everything trimmed by now is gone."""
+class RanToNow:
+    """A run that ends by itself came to its end."""
 
-    horizon_ms: int
+    began_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LossAccepted:
+    """The job stopped and said what is gone; a person lets it go on without, from a new checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,17 @@ class Archived:
 
 
 Observation = (
-    Landed | Answered | Delivered | Stored | Logged | Merged | Remembered | Sunk | Committed | LossAccepted | Archived
+    Landed
+    | Answered
+    | Delivered
+    | Stored
+    | Logged
+    | Merged
+    | Remembered
+    | Sunk
+    | Committed
+    | RanToNow
+    | LossAccepted
+    | Archived
 )
 Journal = list[Observation]

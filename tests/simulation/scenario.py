@@ -1,11 +1,27 @@
-"""A run as a value: how the world is set up, and what is done to it, step by step. Drawn from a seed, cut by shrinking."""
+"""A run as a value: how the world is set up, and what is done to it. Drawn from a seed, cut by shrinking."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from tests.simulation.rules import Rules
 
 _STEPS_MIN, _STEPS_MAX = 15, 90
+
+THEMES: Final[Mapping[str, Mapping[str, float]]] = {
+    "plain": {},
+    "sending": {"put fault": 60, "invocation fault": 20, "late calls land": 15, "cut short": 15},
+    "resharding": {"split": 10, "merge": 10, "restart job": 15, "kill job": 25, "read fault": 30},
+    "crashing": {"kill job": 40, "older checkpoint": 12, "replay": 6, "kill mapping": 15, "kill delivery": 8},
+    "deleting": {"delete": 40, "pump": 90, "trigger": 90, "wait": 30, "purge": 30, "older checkpoint": 8, "replay": 8},
+    "claims": {"oversize": 6, "claim checks lost": 10, "s3 down": 6, "s3 up": 8, "redrive rejects": 8},
+    "letters": {"poison": 10, "rules missing": 12, "kinesis refuses a key": 6, "redrive": 25, "s3 down": 4, "s3 up": 8},
+    "parking": {"table down": 15, "tables up": 15, "kill job": 30, "pump": 90, "trigger": 90},
+    "snapshots": {"snapshot": 8, "snapshot page": 25, "delete": 15, "stream anew": 6},
+    "outages": {"wait long": 14, "accept loss": 8, "older checkpoint": 6, "restart job": 14, "trigger": 90},
+}
+"""Meetings that would be rare among everything else that can happen: each run has more of one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,7 @@ class Setup:
 @dataclass(frozen=True)
 class Scenario:
     seed: int
+    theme: str
     setup: Setup
     steps: tuple[Action, ...]
 
@@ -46,18 +63,20 @@ class Scenario:
 def draw(seed: int, weights: dict[str, float]) -> Scenario:
     """Each run leaves some kinds of actions out and has much of others: rare meetings become likely somewhere."""
     rng = Random(seed)
-    setup = _setup(rng)
+    theme = rng.choice(list(THEMES))
+    setup = _setup(rng, theme)
     swarm = {kind: weight * rng.choice((0, 0.3, 1, 1, 3)) for kind, weight in weights.items()}
+    swarm |= THEMES[theme]
     for workload in ("put", "pump", "trigger"):
         swarm[workload] = max(swarm[workload], weights[workload])
     kinds = rng.choices(list(swarm), list(swarm.values()), k=rng.randrange(_STEPS_MIN, _STEPS_MAX))
-    return Scenario(seed, setup, tuple(Action(kind, rng.randrange(2**31)) for kind in kinds))
+    return Scenario(seed, theme, setup, tuple(Action(kind, rng.randrange(2**31)) for kind in kinds))
 
 
-def _setup(rng: Random) -> Setup:
+def _setup(rng: Random, theme: str) -> Setup:
     names = ("cars", "chargers")[: rng.choice((1, 1, 2))]
     return Setup(
-        rules=tuple(_rules(rng, name) for name in names),
+        rules=tuple(_rules(rng, name, theme) for name in names),
         keys=rng.choice((1, 2, 4, 8)),
         items_before=rng.choice((0, 0, 3)),
         kinesis_shards=rng.choice((1, 2, 3)),
@@ -71,14 +90,14 @@ def _setup(rng: Random) -> Setup:
     )
 
 
-def _rules(rng: Random, table: str) -> Rules:
+def _rules(rng: Random, table: str, theme: str) -> Rules:
     return Rules(
         table=table,
         key={"id": "S", "sort": "N"} if rng.random() < 0.3 else {"id": "S"},
         masks=rng.random() < 0.5,
         keep_old_image=rng.random() < 0.7,
         filters=rng.random() < 0.3,
-        purges=rng.random() < 0.5,
+        purges=theme == "deleting" or rng.random() < 0.3,
     )
 
 

@@ -31,7 +31,7 @@ def begun(kinesis: SimKinesis) -> dict[str, Any]:
 
 def rows(reader: SteppedReader, start: dict[str, Any], end: dict[str, Any]) -> list[bytes]:
     batches = (batch for partition in reader.partitions(start, end) for batch in reader.read(partition))
-    return [data for batch in batches for data in batch.column("data").to_pylist()]
+    return [bytes(data or b"") for batch in batches for data in batch.column("data").to_pylist()]
 
 
 def test_a_child_found_and_read_by_the_very_same_plan_loses_nothing() -> None:

@@ -23,7 +23,7 @@ from tests.simulation.storage import SimS3
 from tests.simulation.table import SourceTable, TableStream
 
 _BEGAN_MS: Final = 1_800_000_000_000
-PURGE_WINDOW_MS: Final = HOUR_MS
+PURGE_WINDOW_MS: Final = 20_000
 _MAPPINGS_OF_A_STREAM_MAX: Final = 2
 
 
@@ -60,13 +60,21 @@ class World:
         )
         keys = {rules.table: rules.key for rules in setup.rules}
         self.lake = parts.lake(keys, self.s3, self.job_clock.now_ms, self)
-        self.job = Job(self.lake, self._open_reader, self.journal, self.kinesis.trimmed_before_ms, parts.query)
+        self.job = Job(
+            self.lake,
+            self._open_reader,
+            self.journal,
+            horizon_ms=self.kinesis.trimmed_before_ms,
+            now_ms=self.job_clock.now_ms,
+            query=parts.query,
+        )
         self.delivery = parts.delivery(self.kinesis, self.journal)
         self.person = Operator(self.person_clock, self.bridge, self.s3, self.lake, self.model, parts.letters)
         self.failed_batches = FailedBatches(self.s3, self.clock, is_kept=parts.discards_are_kept)
         self.mappings: list[SimMapping] = []
         self.snapshots: list[Snapshot] = []
-        self.losses_accepted = 0
+        self.losses_ms: list[int] = []
+        """What had arrived before and was unread, a person let go."""
         self.begun_ms: dict[str, int] = {}
         """Of each shard, what arrived before was trimmed when the query first read it."""
         self.tables = [SourceTable(rules, self.clock, self.model, rng) for rules in setup.rules]
@@ -120,8 +128,8 @@ class World:
         """A person's answer to a job that refuses: the archive once more, then a new checkpoint."""
         if self.job.refusal is None:
             return
-        self.journal.append(LossAccepted(self.kinesis.trimmed_before_ms()))
-        self.losses_accepted += 1
+        self.journal.append(LossAccepted())
+        self.losses_ms.append(self.kinesis.trimmed_before_ms())
         self.job.refusal = None
         self.job.query.begin_anew()
         self.replay(Random(0))

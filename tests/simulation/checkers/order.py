@@ -5,8 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from tests.simulation.checkers.base import Checker
-from tests.simulation.checkers.what_is_answered import landed_identity
+from tests.simulation.checkers.base import Checker, landed_identity
 from tests.simulation.observations import Answered, Delivered, Observation
 from tests.simulation.world import World
 

@@ -1,9 +1,6 @@
 """The bridge's contract: what an answer does not name as failed is in Kinesis, or a dead letter, or kept back."""
 
-import json
-
-from tests.simulation.checkers.base import Checker
-from tests.simulation.model import Identity
+from tests.simulation.checkers.base import Checker, landed_identity
 from tests.simulation.observations import Answered, Observation
 
 
@@ -24,8 +21,3 @@ class AnsweredIsDone(Checker):
                 self.broken(f"{identity} was answered for, and is neither in Kinesis nor a dead letter")
         if observation.unsent is not None and observation.unsent >= len(observation.records):
             self.broken("an answer names what was not in the batch")
-
-
-def landed_identity(data: bytes) -> Identity:
-    envelope = json.loads(data)
-    return envelope["table"], envelope["gen"], int(envelope["seq"])
