@@ -98,8 +98,7 @@ class NoMarks:
 
 
 def without_masks(rules: TableRules) -> TableRules:
-    nothing: Mask = {}
-    return replace(rules, masks=nothing)
+    return replace(rules, masks=Mask())
 
 
 def without_filter(rules: TableRules) -> TableRules:
