@@ -5,7 +5,7 @@ up, and was ended; 4 there is no stack; 5 `verify` found differences; 6 `verify`
 7 `redrive` left dead letters that cannot be sent yet; 8 `doctor` found a problem; 9 `snapshot`, `replay`
 or `rebuild` was not begun, since it could not end right; 10 the job was asked by `maintain`, `rebuild` or `promote` and
 has not done it yet; 11 `job run` found a
-run; 12 `job status` found none at work; 130 interrupted.
+run; 12 `job status` found none at work; 13 `probe` found gaps; 130 interrupted.
 """
 
 import json
@@ -31,6 +31,7 @@ from streaming_job.operations import (
     replay_command,
     snapshot_command,
 )
+from streaming_job.latency.probe import cli as probe_cli
 from streaming_job.operations.archive import app as archive_app
 from streaming_job.operations.job_command import app as job_app
 
@@ -55,6 +56,7 @@ app.command(name="maintain", epilog=maintain_command.EXIT_CODES)(maintain_comman
 app.command(name="pull", epilog=pull_command.EXIT_CODES)(pull_command.pull)
 app.command(name="snapshot", epilog=snapshot_command.EXIT_CODES)(snapshot_command.snapshot)
 app.command(name="replay", epilog=replay_command.EXIT_CODES)(replay_command.replay)
+app.command(name="probe", epilog=probe_cli.EXIT_CODES)(probe_cli.probe)
 app.command(name="redrive", epilog=redrive_command.EXIT_CODES)(redrive_command.redrive)
 
 ConfigOption = Annotated[
