@@ -85,6 +85,9 @@ def up(
     config: Config = _CONFIG,
     *,
     no_job: Annotated[bool, typer.Option("--no-job", help="All but the streaming job.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="The independent consumer too; needs `make setup-probe`.")
+    ] = False,
     emulator: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +109,7 @@ def up(
         stack = stack_up(
             home,
             settings,
-            UpOptions(port=port, metrics_port=metrics_port, job=not no_job, emulator=emulator),
+            UpOptions(port=port, metrics_port=metrics_port, job=not no_job, probe=probe, emulator=emulator),
             lambda step: shown.update(f"{step} …"),
         )
     if as_json:

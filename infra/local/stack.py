@@ -16,7 +16,7 @@ import yaml
 from config.rules import TABLES, compile_rules
 from config.tables import TableConfig, load_tables
 from infra import validate
-from infra.local import checks, emulator, processes
+from infra.local import checks, emulator, kcl, processes
 from infra.local.deployment import Deployed, deploy, validated
 from infra.local.errors import NotPossibleError, NotReadyError
 from infra.local.home import Home, write_json
@@ -27,7 +27,7 @@ from infra.local.worker_settings import Place, archive_prefix, worker_settings
 from infra.template_model import Template
 from infra.template_values import Values
 
-STOP_ORDER = ("dashboard", "job", "delivery", "mapping", "expiries", "emulator")
+STOP_ORDER = ("dashboard", "job", "probe", "delivery", "mapping", "expiries", "emulator")
 """Readers before what they read, so that none reports the next one's end as a failure."""
 
 Say = Callable[[str], None]
@@ -39,6 +39,7 @@ class UpOptions:
     port: int = 0
     metrics_port: int = 0
     job: bool = True
+    probe: bool = False
     emulator: str | None = None
     """Address of one that somebody else started, and ends."""
 
@@ -73,6 +74,9 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     if options.job:
         checks.java()
         checks.jars()
+    if options.probe:
+        checks.java()
+        kcl.check()
     checks.disk(home.path, settings.disk_free_gb_min)
     checks.folder(home.path)
     refuse_second(home)
@@ -132,7 +136,7 @@ class _Start:
     ) -> None:
         self._home, self._settings, self._values = home, settings, values
         self._options, self._say, self._started = options, say, started
-        port, job, mapping, delivery, expiries, dashboard = free_ports(6)
+        port, job, mapping, delivery, expiries, dashboard, probe = free_ports(7)
         self._port = options.port or port
         self._ports = {
             "job": options.metrics_port or job,
@@ -140,6 +144,7 @@ class _Start:
             "delivery": delivery,
             "expiries": expiries,
             "dashboard": dashboard,
+            "probe": probe,
         }
         self._endpoint = options.emulator or emulator.endpoint_of(self._port)
         self._env = emulator.process_environment(self._endpoint, settings.region)
@@ -155,10 +160,15 @@ class _Start:
         deployed = deploy(clients, self._values, self._settings.deploy, rules=rules)
         self._say("mapping and delivery")
         self._start_workers(deployed, rules)
+        job_settings = yaml.safe_dump(self._job_settings(deployed), sort_keys=False)
+        self._home.file("job.yaml").write_text(job_settings, encoding="utf-8")
+        if self._options.probe:
+            self._say("probe")
+            self._start_probe()
         if self._options.job:
             self._say("streaming job and dashboard")
             self._start_dashboard(deployed)
-            self._start_job(deployed)
+            self._start_job()
             self._wait_answer("dashboard", "")
         stack = self._stack(deployed)
         write_json(self._home.stack_file, stack)
@@ -185,11 +195,16 @@ class _Start:
         for name in settings:
             self._wait_answer(name, "metrics")
 
-    def _start_job(self, deployed: Deployed) -> None:
-        config = self._home.file("job.yaml")
-        config.write_text(yaml.safe_dump(self._job_settings(deployed), sort_keys=False), encoding="utf-8")
-        self._launch("job", [_LAKESTREAM, "run", "--config", str(config)], self._env)
+    def _start_job(self) -> None:
+        self._launch("job", [_LAKESTREAM, "run", "--config", str(self._home.file("job.yaml"))], self._env)
         self._wait_answer("job", "healthz")
+
+    def _start_probe(self) -> None:
+        """From the stream's beginning, so that its count and the bridge's begin together."""
+        command = [_LAKESTREAM, "probe", "--config", str(self._home.file("job.yaml")), "--start", "trim_horizon"]
+        command += ["--bridge", self._metrics_urls()["mapping"], "--metrics-port", str(self._ports["probe"])]
+        self._launch("probe", command, self._env)
+        self._wait_answer("probe", "metrics")
 
     def _start_dashboard(self, deployed: Deployed) -> None:
         """Before the job, as a process of its own: it is there to say so when the job is not."""
@@ -201,7 +216,7 @@ class _Start:
 
     def _metrics_urls(self) -> dict[str, str]:
         """Of every process that publishes figures, the job first."""
-        names = (*(["job"] if self._options.job else []), "mapping", "delivery")
+        names = ["job"] * self._options.job + ["mapping", "delivery"] + ["probe"] * self._options.probe
         return {name: f"http://{LOOPBACK}:{self._ports[name]}/metrics" for name in names}
 
     def _launch(self, name: str, command: list[str], env: dict[str, str]) -> None:

@@ -44,9 +44,10 @@ function verifyFact(verify, now) {
 
 function probeFact(probe) {
   if (!probe) return { id: "probe", label: "Probe", text: "not running", note: "no probe reports here", level: "none" };
-  const { records_total: records = null, gaps_total: gaps = 0, older_after_newer_total: older = 0 } = probe;
+  const { records_total: records = null, gaps_total: gaps = null, older_after_newer_total: older = 0 } = probe;
+  const [text, level] = gaps === null ? ["gaps not known", "none"] : gaps ? [`${number(gaps)} gaps`, "bad"] : ["no gaps", "good"];
   return {
-    id: "probe", label: "Probe", text: gaps ? `${number(gaps)} gaps` : "no gaps", level: gaps ? "bad" : "good",
+    id: "probe", label: "Probe", text, level,
     note: `${number(records)} records, ${number(older)} resent`,
   };
 }
