@@ -24,20 +24,10 @@ def emulator_options(
 ) -> Iterator[list[str]]:
     """For `lakestream local up`: nothing, or the address of an emulator in a container of its own."""
     with ExitStack() as started:
-        options, said = _options(container_engine, started)
+        options, said = containers.emulator_options(container_engine, started, REGION)
         pytestconfig.stash[_SAID] = said
         record_testsuite_property("emulators", said)
         yield options
-
-
-def _options(engine: containers.Engine | str, started: ExitStack) -> tuple[list[str], str]:
-    if isinstance(engine, str):
-        return [], f"embedded ({engine})"
-    try:
-        address = started.enter_context(containers.emulator_in_container(engine, REGION))
-    except containers.START_FAILURES as error:
-        return [], f"embedded ({engine.name} starts none: {' '.join(str(error).split())[:300]})"
-    return ["--emulator", address], f"in containers, by {engine.name}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -36,6 +36,7 @@ STATE = Path("/state")
 """Where the emulator keeps what it is told, inside."""
 SERVES = "Running on http"
 """What the emulator's log says when it does."""
+_START_FAILURES = (ContainerStartException, DockerException, TimeoutError, OSError)
 _LEFT_OUT = re.compile(r"/(__pycache__|test|tests|idlelib|ensurepip|site-packages/pip|turtledemo)(/|$)")
 
 
@@ -59,6 +60,17 @@ def engine() -> Engine | str:
         return f"no container engine answers at {host}: {' '.join(str(error).split())[:150]}"
     names = [component["Name"] for component in version.get("Components", ())]
     return Engine(client, f"{names[0] if names else 'an engine'} {version.get('Version', '')}".strip())
+
+
+def emulator_options(found: Engine | str, started: contextlib.ExitStack, region: str) -> tuple[list[str], str]:
+    """What `lakestream local up` is given, and what to say of it."""
+    if isinstance(found, str):
+        return [], f"embedded ({found})"
+    try:
+        address = started.enter_context(emulator_in_container(found, region))
+    except _START_FAILURES as error:
+        return [], f"embedded ({found.name} starts none: {' '.join(str(error).split())[:300]})"
+    return ["--emulator", address], f"in containers, by {found.name}"
 
 
 @contextlib.contextmanager
@@ -130,6 +142,3 @@ def _libraries(path: Path) -> Iterator[Path]:
     listed = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
     for match in re.finditer(r"(/\S+) \(0x", listed):
         yield Path(match.group(1))
-
-
-START_FAILURES = (ContainerStartException, DockerException, TimeoutError, OSError)
