@@ -83,12 +83,18 @@ def _served(command: list[str], env: Mapping[str, str], endpoint: str, log: Path
 @contextmanager
 def ministack(folder: Path) -> Iterator[str]:
     """Kinesis without resharding; its answers are quick."""
+    with served_ministack(folder, "kinesis,sts") as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def served_ministack(folder: Path, services: str) -> Iterator[str]:
     port = free_port()
     env = {
         **CREDENTIALS,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "SERVICES": "kinesis,sts",
+        "SERVICES": services,
         "PERSIST_STATE": "0",
         "STATE_DIR": str(folder / "state"),
         "TMPDIR": str(folder),

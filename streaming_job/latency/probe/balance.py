@@ -10,8 +10,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-QUIET_S: Final = 10
-"""Nothing sent and nothing seen for so long: no invocation of the bridge is at work."""
+QUIET_S: Final = 120
+"""Nothing sent and nothing seen for longer than an invocation of the bridge may last: none is at work."""
 CLOCKS_S: Final = 2
 """The bridge's clock and ours may differ by this much."""
 _SAMPLES_MAX: Final = 600

@@ -31,6 +31,9 @@ def probe(
     application: Annotated[
         str | None, typer.Option(help="Names the lease table; the stream's name with -probe by default.")
     ] = None,
+    leases_endpoint: Annotated[
+        str | None, typer.Option(help="Emulators only: where the lease table is, if not beside the stream.")
+    ] = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="For /metrics; 0 takes a free one.")] = 0,
     seconds: Annotated[float | None, typer.Option(min=1, help="End after so long; until SIGTERM by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object at the end.")] = False,
@@ -50,6 +53,7 @@ def probe(
     options = Options(
         application=application or f"{settings.source.stream}-probe",
         start=start,
+        leases_endpoint=leases_endpoint,
         workers=workers,
         bridge=bridge,
         metrics_port=metrics_port,

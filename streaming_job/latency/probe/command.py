@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 class Options:
     application: str
     start: str = "latest"
+    leases_endpoint: str | None = None
     workers: int = 1
     bridge: str | None = None
     """The /metrics that tells how many changes the bridge has sent."""
@@ -102,6 +103,7 @@ def probe(settings: Settings, options: Options, library: Path) -> dict[str, Any]
             settings=settings,
             application=options.application,
             start=options.start,
+            leases_endpoint=options.leases_endpoint,
             library=library,
             folder=folder,
             socket=folder / "hub",

@@ -39,6 +39,8 @@ class Plan:
     application: str
     """Names the lease table: workers of one application share the shards."""
     start: str
+    leases_endpoint: str | None
+    """Another emulator's address, where the stream's has no DynamoDB."""
     library: Path
     """Holds `amazon_kclpy` with its jars."""
     folder: Path
@@ -69,7 +71,7 @@ def properties(plan: Plan, worker: str, processor: Path) -> dict[str, str]:
         "clientVersionConfig": "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X",
     }
     if aws.endpoint:
-        given |= {"kinesisEndpoint": aws.endpoint, "dynamoDBEndpoint": aws.endpoint}
+        given |= {"kinesisEndpoint": aws.endpoint, "dynamoDBEndpoint": plan.leases_endpoint or aws.endpoint}
     return given
 
 
