@@ -4,10 +4,11 @@ It shares no code with the job's. A suite holds both to the same verdicts and th
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 _OPERATIONS = frozenset({"INSERT", "MODIFY", "REMOVE", "SNAPSHOT"})
@@ -45,28 +46,56 @@ class Change:
 
 def decode(data: bytes, tables: Mapping[str, KeyTypes]) -> Change | str:
     """The change, or why there is none."""
-    envelope = parsed(data)
-    if not isinstance(envelope, dict):
+    members = _members(data)
+    if members is None:
         return "malformed JSON"
+    envelope = {name: value for name, value, _ in members}
     if type(envelope.get("v")) is not int or envelope["v"] != 1:
         return f"unknown envelope version {envelope.get('v')}"
-    return _unlike_the_schema(envelope) or _unlike_the_table(envelope, tables) or _change(envelope, data)
+    key = next((text for name, _, text in reversed(members) if name == "key"), "null")
+    return _unlike_the_schema(envelope) or _unlike_the_table(envelope, key, tables) or _change(envelope, key, data)
 
 
-def parsed(data: bytes) -> Any:
-    """None where it is not one JSON value in UTF-8. Numbers keep every digit."""
+def _members(data: bytes) -> list[tuple[str, Any, str]] | None:
+    """Names, values and texts of one JSON object in UTF-8; None where it is none. Numbers keep every digit."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
-        text.encode("utf-8")
-        json.dumps(value, default=str, ensure_ascii=False).encode("utf-8")  # an escaped half of a surrogate pair fails
+        if not isinstance(_DECODER.decode(text), dict):
+            return None
+        members = list(_scanned(text))
+        json.dumps([member[:2] for member in members], default=str, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
-        return None
-    return value
+        return None  # an escaped half of a surrogate pair among them
+    return members
+
+
+def _scanned(text: str) -> Iterator[tuple[str, Any, str]]:
+    """What is known to be one object, member by member."""
+    at = _SPACE.match(text, text.index("{") + 1).end()  # type: ignore[union-attr]
+    while text[at] != "}":
+        name, at = _DECODER.raw_decode(text, at)
+        at = _SPACE.match(text, _SPACE.match(text, at).end() + 1).end()  # type: ignore[union-attr]
+        value, end = _DECODER.raw_decode(text, at)
+        yield name, value, text[at:end]
+        at = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if text[at] == ",":
+            at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def exact(text: str) -> Decimal:
+    """All digits; what is further out than decimals go is no number of DynamoDB's anyway."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("Infinity")
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=exact, parse_constant=_no_constant)
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 def _unlike_the_schema(envelope: Mapping[str, Any]) -> str | None:
@@ -82,13 +111,22 @@ def _is_types(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(isinstance(tag, str) for tag in value.values()))
 
 
+def _is_ref(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict):
+        return False
+    texts = all(isinstance(value.get(name), str) for name in ("bucket", "key", "sha256"))
+    return texts and type(value.get("bytes")) is int and value["bytes"] in _INT64
+
+
 _RULES: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] = (
     (lambda e: all(isinstance(e.get(name), str) for name in _TEXTS), "a text is missing"),
     (lambda e: all(isinstance(e.get(name), bool) for name in _FLAGS), "a flag is missing"),
     (lambda e: all(_is_time(e.get(name)) for name in _TIMES), "a time is none"),
     (lambda e: isinstance(e.get("digest"), str | None), "the digest is no text"),
     (lambda e: _is_types(e.get("types")), "types are no pointers"),
-    (lambda e: isinstance(e.get("ref"), dict | None), "ref is no object"),
+    (lambda e: _is_ref(e.get("ref")), "ref names no object"),
     (lambda e: e["op"] in _OPERATIONS, "unknown operation"),
     (lambda e: _GENERATION(e["gen"]) is not None, "no generation"),
     (lambda e: _SEQUENCE(e["seq"]) is not None, "no sequence number"),
@@ -97,26 +135,45 @@ _RULES: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] = (
 )
 
 
-def _unlike_the_table(envelope: Mapping[str, Any], tables: Mapping[str, KeyTypes]) -> str | None:
+def _unlike_the_table(envelope: Mapping[str, Any], key_text: str, tables: Mapping[str, KeyTypes]) -> str | None:
     key_types = tables.get(envelope["table"])
     if key_types is None:
         return f"no rules file for table {envelope['table']}"
-    key, types = envelope.get("key"), envelope.get("types") or {}
-    if not isinstance(key, dict) or key.keys() != key_types.keys():
+    if not isinstance(envelope.get("key"), dict):
+        return "the key is no object"
+    members = list(_scanned(key_text))
+    if [name for name, _, _ in members] != sorted(key_types):
         return "the key has other attributes"
-    for name, wanted in key_types.items():
-        value = key[name]
-        plain = "N" if isinstance(value, int | Decimal) and not isinstance(value, bool) else "S"
-        said = types.get("/key/" + name.replace("~", "~0").replace("/", "~1"), plain)
-        if said != wanted or isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-            return "the key has other types"
-    return None
+    if key_text != "{" + ",".join(f"{_quoted(name)}:{text}" for name, _, text in members) + "}":
+        return "the key is not in its canonical form"
+    types = envelope.get("types") or {}
+    are_right = all(_is_of_type(name, value, key_types[name], types) for name, value, _ in members)
+    return None if are_right else "the key has other types"
 
 
-def _change(envelope: Mapping[str, Any], data: bytes) -> Change:
+def _is_of_type(name: str, value: Any, wanted: str, types: Mapping[str, str]) -> bool:
+    plain = "N" if type(value) in (int, Decimal) else "S"
+    said = types.get("/key/" + name.replace("~", "~0").replace("/", "~1"), plain)
+    if said != wanted or type(value) not in (str, int, Decimal):
+        return False
+    return said != "N" or _fits_a_column(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _fits_a_column(number: str | int | Decimal) -> bool:
+    try:
+        return math.isfinite(float(number))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _change(envelope: Mapping[str, Any], key_text: str, data: bytes) -> Change:
     return Change(
         table=envelope["table"],
-        key=key_text(envelope["key"]),
+        key=key_text,
         seq=f"{envelope['gen']}-{envelope['seq']}",
         op=envelope["op"],
         new=envelope.get("new"),
@@ -131,21 +188,11 @@ def _change(envelope: Mapping[str, Any], data: bytes) -> Change:
     )
 
 
-def key_text(key: Mapping[str, Any]) -> str:
-    """Names sorted, numbers as they are written."""
-    return "{" + ",".join(f"{_text(name)}:{_text(key[name])}" for name in sorted(key)) + "}"
-
-
-def _text(value: str | int | Decimal) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-
-
-def with_images(change: Change, body: bytes, tables: Mapping[str, KeyTypes]) -> Change | str:
+def with_images(change: Change, body: bytes) -> Change:
     """The change with the images of its claim check."""
-    envelope, images = parsed(change.data), parsed(body)
-    whole: dict[str, Any] = {**envelope, **images, "ref": None}
-    whole["types"] = {**(envelope.get("types") or {}), **images["types"]}
-    return _unlike_the_schema(whole) or _unlike_the_table(whole, tables) or _change(whole, change.data)
+    images = {name: value for name, value, _ in _members(body) or ()}
+    types = {**change.types, **images["types"]}
+    return replace(change, new=images["new"], old=images["old"], types=types, ref=None)
 
 
 def tables_of(changes: Collection[Change]) -> list[str]:

@@ -216,7 +216,7 @@ class Lake:
             return "the claim check is missing"
         if hashlib.sha256(body).hexdigest() != change.ref["sha256"]:
             return "the claim check has another hash"
-        return with_images(change, body, self._keys)
+        return with_images(change, body)
 
     def _remember(self, table: Table, changes: Iterable[Change]) -> None:
         for change in changes:

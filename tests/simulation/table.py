@@ -1,5 +1,6 @@
 """A DynamoDB table with its streams: shards that roll, records that are trimmed, a stream made anew."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +12,6 @@ from infra.local.lineage import Shard
 from infra.local.mapping.event import Change, encode
 from infra.local.mapping.stream import ExpiredError, Page, TrimmedError
 from tests.simulation.clock import DAY_MS, HandClock
-from tests.simulation.decoder import key_text
 from tests.simulation.items import item
 from tests.simulation.model import Fact, Identity, Model
 from tests.simulation.rules import Image, Rules
@@ -200,4 +200,6 @@ class SourceTable:
         # What is unreadable is not kept as an old image either: one bad write, one poisoned change.
 
     def _text(self, key: Image) -> str:
-        return key_text({name: typed["S"] if "S" in typed else int(typed["N"]) for name, typed in key.items()})
+        """The key as the lake has it: plain JSON, names sorted."""
+        plain = {name: typed["S"] if "S" in typed else int(typed["N"]) for name, typed in key.items()}
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
