@@ -119,8 +119,8 @@ class FromArchive:
                 f"the archive has no whole first load of {config.table}: what was there before it is not in it",
                 hint="rebuild --from snapshot",
             )
-        _refuse_other_rules(loads, all_rules(settings)[config.table].label)
-        _refuse_gaps(bucket, config.table, loads[0], rebuilding)
+        refuse_other_rules(loads, all_rules(settings)[config.table].label)
+        refuse_gaps(bucket, config.table, loads[0], rebuilding)
         return cls(settings, tables, config, loads[0], show)
 
     @property
@@ -172,7 +172,7 @@ def state_file(config_file: Path, table: str) -> Path:
     return config_file.with_name(f"rebuild-{table}.json")
 
 
-def _refuse_other_rules(loads: list[FirstLoad], label: str) -> None:
+def refuse_other_rules(loads: list[FirstLoad], label: str) -> None:
     others = [load for load in loads if load.rules != label]
     if others:
         raise RebuildRefusedError(
@@ -182,7 +182,7 @@ def _refuse_other_rules(loads: list[FirstLoad], label: str) -> None:
         )
 
 
-def _refuse_gaps(bucket: Bucket, table: str, first: FirstLoad, rebuilding: Rebuilding) -> None:
+def refuse_gaps(bucket: Bucket, table: str, first: FirstLoad, rebuilding: Rebuilding) -> None:
     said = [str(mark) for mark in marks_of(bucket, table) if mark.marked_ms >= first.began_ms or not mark.marked_ms]
     places = Lake(rebuilding.settings.lake).of(rebuilding.config)
     unproven = read(rebuilding.tables.properties(places.current).get(UNPROVEN_PROPERTY))

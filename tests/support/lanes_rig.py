@@ -1,5 +1,6 @@
 """One source table's lanes over a temporary lake, driven with collected changes: no Spark, no decoding."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,19 @@ class LanesRig:
         """A few seconds between two batches."""
         self.clock.now_ms += 6_000
         lanes.between_batches()
+
+    def configured(self, folder: Path) -> Path:
+        """A configuration file of a job with this table."""
+        rules = folder / "tables"
+        rules.mkdir(exist_ok=True)
+        (rules / "things.yaml").write_text(json.dumps(self.config.model_dump(mode="json", by_alias=True)))
+        content = {
+            "aws": {"region": "us-east-1"}, "source": {"stream": "s"}, "tables": [self.config.table],
+            "tables_dir": str(rules), "lake": {"root": str(self.root), "checkpoint": str(folder / "checkpoint")},
+        }  # fmt: skip
+        file = folder / "job.yaml"
+        file.write_text(json.dumps(content))
+        return file
 
     def rows(self, place: str, *columns: str) -> list[dict[str, Any]]:
         """Of the table in this folder below the lake's root, sorted."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-import yaml
 from deltalake import DeltaTable
 from envelopes import put, remove
 from lake_rig import table_config
@@ -107,9 +106,10 @@ def test_a_job_that_has_the_tables_is_asked_and_does_those_all_share_too(rig: La
     with job_running(rig):
         (things,) = maintenance(rig, wait_s=3_600, sleep=Event().wait).run([HARD])
     assert things.by == "the job (host elsewhere, process 7)"
-    assert by_task(things, "current")["purge"] == "1 tombstones purged"
+    assert by_task(things, "current").keys() == {"purge", "compaction", "vacuum"}
     assert by_task(things, "parked").keys() == {"compaction", "vacuum"}
     assert not things.failed
+    assert [row["_key"] for row in rig.rows("things/current", "_key")] == ['{"id":"b"}', '{"id":"c"}']
 
 
 def held_by_another(rig: LanesRig) -> Lease:
@@ -162,22 +162,9 @@ def test_a_table_that_is_not_there_is_not_made(lake: Path) -> None:
 # --- as a command
 
 
-def configured(rig: LanesRig, folder: Path) -> Path:
-    rules = folder / "tables"
-    rules.mkdir()
-    (rules / "things.yaml").write_text(json.dumps(HARD.model_dump(mode="json", by_alias=True)))
-    file = folder / "job.yaml"
-    content = {
-        "aws": {"region": "us-east-1"}, "source": {"stream": "s"}, "tables": ["things"], "tables_dir": str(rules),
-        "lake": {"root": str(rig.root), "checkpoint": str(folder / "checkpoint")},
-    }  # fmt: skip
-    file.write_text(yaml.safe_dump(content))
-    return file
-
-
 def test_the_command_prints_what_was_done_as_one_object(rig: LanesRig, tmp_path: Path) -> None:
     """By the machine's own clock the tombstone's day was long ago, or is to come: that is no matter here."""
-    file = configured(rig, tmp_path)
+    file = rig.configured(tmp_path)
     answer = CliRunner().invoke(app, ["maintain", "--config", str(file), "--json"], catch_exceptions=False)
     said = json.loads(answer.stdout)
     assert (answer.exit_code, said["dry_run"], said["tables"]["things"]["by"]) == (0, False, "lakestream maintain")
@@ -192,7 +179,7 @@ def test_the_command_prints_what_was_done_as_one_object(rig: LanesRig, tmp_path:
 
 
 def test_a_table_nobody_configured_is_refused_by_name(rig: LanesRig, tmp_path: Path) -> None:
-    answer = CliRunner().invoke(app, ["maintain", "others", "--config", str(configured(rig, tmp_path))])
+    answer = CliRunner().invoke(app, ["maintain", "others", "--config", str(rig.configured(tmp_path))])
     assert answer.exception is not None
     assert "no table 'others'" in str(answer.exception)
 
@@ -206,7 +193,7 @@ def test_a_task_that_fails_is_named_and_the_others_are_done(
         raise OSError("no space left")
 
     monkeypatch.setattr(RustTable, "vacuum", fail)
-    answer = CliRunner().invoke(app, ["maintain", "--config", str(configured(rig, tmp_path)), "--json"])
+    answer = CliRunner().invoke(app, ["maintain", "--config", str(rig.configured(tmp_path)), "--json"])
     said = json.loads(answer.stdout)["tables"]["things"]["tasks"]
     assert answer.exit_code == 1
     assert {task["failure"] for task in said if task["task"] == "vacuum"} == {"OSError: no space left"}
