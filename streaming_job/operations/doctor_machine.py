@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from config.settings import Settings
@@ -16,6 +17,8 @@ from infra.local import checks
 from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
 from streaming_job.pipeline.locations import Lake, Location
 from streaming_job.pipeline.merge import refuse_features
+from streaming_job.pipeline.order import UNPROVEN_PROPERTY
+from streaming_job.pipeline.properties import read
 
 _TOGETHER: Final[Mapping[str, str]] = {"pyspark": "4.2", "delta-spark": "4.4.0", "deltalake": "1.6", "pandas": "2"}
 """Versions that were tried together; `delta-spark` 4.4.1 names jars that are not published, pandas 3 is refused."""
@@ -68,6 +71,7 @@ def tables(settings: Settings, known: Mapping[str, TableConfig]) -> Iterator[Fin
         places = lake.of(config)
         for location in (places.current, places.history):
             yield from _features(config, location)
+        yield from _refused(lake.shared("refused"), config.table)
 
 
 def _features(config: TableConfig, location: Location) -> Iterator[Finding]:
@@ -88,6 +92,19 @@ def _features(config: TableConfig, location: Location) -> Iterator[Finding]:
         return
     refuse_features(config.lake.engine, location, features, properties)
     yield ok(check, f"version {table.version()}, engine {config.lake.engine} can write it")
+    if noted := read(properties.get(UNPROVEN_PROPERTY)):
+        mend = "`lakestream verify` settles it; rebuild what differs"
+        yield warning(check, f"it is unproven: {noted['why']}", mend)
+
+
+def _refused(place: Location, table: str) -> Iterator[Finding]:
+    if place.path is None or not DeltaTable.is_deltatable(place.path):
+        return
+    rows = QueryBuilder().register("refused", DeltaTable(place.path)).execute("SELECT _table FROM refused")
+    count = pa.table(rows.read_all())["_table"].to_pylist().count(table)
+    if count:
+        mend = "state since when its stream counts (`lake.streams` in its rules), start the job again: it takes them in"
+        yield warning(f"order of {table}", f"{count} changes wait, under a label older than one seen before", mend)
 
 
 def _local(place: str | None) -> Path | None:

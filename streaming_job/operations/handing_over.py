@@ -216,7 +216,10 @@ class Delivery:
     def _writer(self) -> Owner | None:
         at_ms, lake = self._clock(), Lake(self._settings.lake)
         for table in self._tables.values():
-            holder = holder_of(self._properties(lake.of(table).current), at_ms)
+            places = lake.of(table)
+            # A table that is lost is written by its rebuild alone.
+            properties = self._properties(places.current) or self._properties(places.rebuilt)
+            holder = holder_of(properties, at_ms)
             if holder is not None:
                 return holder
         return None

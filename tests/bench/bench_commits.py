@@ -74,7 +74,7 @@ def run(folder: str, options: argparse.Namespace) -> None:
     settings = UpkeepSettings()
     upkeep = Upkeep(settings, clock)
     if not options.no_upkeep:
-        upkeep.take_on([compaction(table, settings, no_guard) for table in (now, past)])
+        upkeep.take_on([compaction(table, settings, clock, no_guard) for table in (now, past)])
     spent: dict[str, list[float]] = {"history": [], "current": [], "upkeep": []}
     # Every key is there from the start: what grows is the number of commits, not the table.
     everything = collected(change_of(key, 0, clock.now_ms) for key in range(options.keys))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from deltalake import write_deltalake
+from envelopes import put
+from lake_rig import table_config
+from lanes_rig import LanesRig
 
 from config.errors import ConfigurationError
 from config.settings import AwsSettings, LakeSettings, Settings, SourceSettings
@@ -320,3 +324,16 @@ def test_a_table_that_its_engine_cannot_write_is_a_problem(tmp_path: Path, prepa
     found = list(examined("lake", lambda: tables(settings(tmp_path), {"cars": CARS})))
     assert found[0].level is level
     assert found[0].mend or level is Level.OK
+
+
+def test_a_table_that_is_unproven_and_changes_that_were_refused_are_pointed_out(lake: Path) -> None:
+    """Changes of a stream made anew, then of one made before both."""
+    rig = LanesRig(lake, table_config("cars"))
+    labels = ("20270101000000000", "20240101000000000")
+    anew, older = (replace(put("a", 1), table="cars", generation=made) for made in labels)
+    rig.run([replace(put("a", 1), table="cars")], [anew], [older])
+    found = [finding for finding in tables(rig.settings, {"cars": rig.config}) if finding.level is Level.WARNING]
+    assert [finding.check.rpartition("/")[2] for finding in found] == ["current", "order of cars"]
+    assert "unproven" in found[0].what
+    assert "1 changes wait" in found[1].what
+    assert all(finding.mend for finding in found)
