@@ -1,7 +1,6 @@
 """Where the end-to-end suite's emulators come from, and what is said of it."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +41,4 @@ def test_the_image_holds_what_the_emulator_is_started_with() -> None:
     files = containers._files()
     assert containers._interpreter() in files
     assert containers.EMULATOR in files
-    assert (
-        Path("/lib64/ld-linux-x86-64.so.2") in set(containers._libraries(containers._interpreter()))
-        or not Path("/lib64/ld-linux-x86-64.so.2").exists()
-    )
+    assert any(library.name.startswith("ld-") for library in containers._libraries(containers._interpreter()))
