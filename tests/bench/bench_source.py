@@ -2,14 +2,17 @@
 
 `python tests/bench/bench_source.py [--records 500000] [--bytes 1024] [--shards 4] [--json build/bench-source.json]`
 
-Three figures: rows and MB a second from trim_horizon; at the tip, from a record's arrival to the start of the batch
-that holds it; CPU while nothing arrives. The emulator's own CPU is shown apart: it shares the cores.
+Rows and MB a second from trim_horizon, three times: by a bare client that decodes nothing, the most that the emulator
+gives (`floor`); by the source, of the emulator (`read`); and by the source of a server that answers at once, which is
+the source's own limit (`read_alone`). Then at the tip, from a record's arrival to the start of the batch that holds it;
+and CPU while nothing arrives. The emulator's own CPU is shown apart: it shares the cores.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,14 +21,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+import urllib3
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from config.limits import KINESIS_GET_RECORDS_MAX
 from streaming_job.kinesis import LakestreamKinesis
 from streaming_job.spark import build_session
-from tests.faults.kinesis_servers import CREDENTIALS, REGION, client, ministack, until
+from tests.faults.kinesis_servers import CREDENTIALS, REGION, ROOT, client, ministack, until
 
 STREAM = "bench"
 PUT_RECORDS = 500
@@ -59,13 +65,49 @@ def source(spark: SparkSession, endpoint: str, plan: Plan, **options: str) -> Da
     return reader.load()
 
 
+def floor(endpoint: str, plan: Plan) -> dict[str, float]:
+    """Answers received and thrown away; only the next iterator is looked for, behind the records."""
+    kinesis = client(endpoint)
+    pool = urllib3.PoolManager()
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202.GetRecords"}
+    headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/kinesis/aws4_request"
+    began, rows = time.monotonic(), 0
+    for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
+        first = {"StreamName": STREAM, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator: str | None = kinesis.get_shard_iterator(**first)["ShardIterator"]
+        while iterator:
+            asked = json.dumps({"ShardIterator": iterator, "Limit": KINESIS_GET_RECORDS_MAX})
+            body = pool.request("POST", endpoint, body=asked, headers=headers).data
+            found = body.count(b'"SequenceNumber"')
+            rows += found
+            iterator = json.loads(b"{" + body[body.rindex(b'"NextShardIterator"') :])["NextShardIterator"]
+            if not found:
+                break
+    elapsed = time.monotonic() - began
+    return {"rows": rows, "rows_s": round(rows / elapsed), "mb_s": round(rows * plan.record_bytes / elapsed / 1e6, 1)}
+
+
+@contextmanager
+def quick_kinesis(plan: Plan) -> Iterator[str]:
+    given = {"--records": plan.records, "--bytes": plan.record_bytes, "--shards": plan.shards}
+    words = [str(word) for pair in given.items() for word in pair]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.quick_kinesis", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}" if server.stdout else ""
+    finally:
+        server.kill()
+        server.wait(10)
+
+
 def read_all(spark: SparkSession, endpoint: str, plan: Plan, folder: Path) -> dict[str, float]:
     """From trim_horizon to the tip, every column decoded by Spark, nothing written."""
     frame = source(spark, endpoint, plan, initialPosition="trim_horizon")
     began, before = time.monotonic(), cpu_seconds()
     query = (
         frame.writeStream.format("noop")
-        .option("checkpointLocation", str(folder / "read"))
+        .option("checkpointLocation", str(folder / f"read-{urlsplit(endpoint).port}"))
         .trigger(availableNow=True)
         .start()
     )
@@ -167,7 +209,10 @@ def run(plan: Plan) -> dict[str, Any]:
         spark.dataSource.register(LakestreamKinesis)
         try:
             warm_up(spark, endpoint, folder)
-            result = {"load_seconds": round(loaded_s, 1), "read": read_all(spark, endpoint, plan, folder)}
+            result: dict[str, Any] = {"load_seconds": round(loaded_s, 1), "floor": floor(endpoint, plan)}
+            result["read"] = read_all(spark, endpoint, plan, folder)
+            with quick_kinesis(plan) as alone:
+                result["read_alone"] = read_all(spark, alone, plan, folder)
             client(endpoint).delete_stream(StreamName=STREAM)
             client(endpoint).create_stream(StreamName=STREAM, ShardCount=plan.shards)
             result["tip"] = tip(spark, endpoint, plan, folder)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("bridge_lambda", "streaming_job", "config", "infra")
 BRIDGE_FOR_OPERATIONS = {"bridge_lambda.images", "bridge_lambda.envelope", "bridge_lambda.rules"}
 ENTRY_POINTS = {
+    "streaming_job.latency.probe.processor",
     "config.rules",
     "infra.arrival.handler",
     "infra.databricks.check",
