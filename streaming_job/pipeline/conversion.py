@@ -62,7 +62,10 @@ def is_exact(value: Any, double: float) -> bool:
             return True
     elif len(value) <= _SHORT_CHARS_MAX and "e" not in value and "E" not in value:
         return True
-    return Decimal(repr(double)) == Decimal(value)
+    try:
+        return Decimal(repr(double)) == Decimal(value)
+    except InvalidOperation:
+        return False  # text may hold a number of any exponent, further out than decimals go
 
 
 def fixed(value: Any, precision: int, scale: int) -> Decimal | None:

@@ -128,7 +128,7 @@ odd_values = st.one_of(
 )
 
 
-@settings(max_examples=EXAMPLES * 20, deadline=None)
+@settings(max_examples=EXAMPLES * 8, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), odd_values, min_size=1, max_size=3), st.booleans())
 @example({"v": True}, True)
 @example({"key": {"id": "a", "n": 1}}, True)
@@ -139,7 +139,7 @@ def test_the_reference_judges_every_envelope_as_the_job_does(fields: dict[str, A
     agree(text.encode(errors="surrogatepass") + b"\n")
 
 
-@settings(max_examples=EXAMPLES * 20, deadline=None)
+@settings(max_examples=EXAMPLES * 8, deadline=None)
 @given(st.integers(0, len(LINE)), st.one_of(st.binary(max_size=4), st.sampled_from(PIECES)), st.integers(0, 3))
 @example(0, b"\xef\xbb\xbf", 0)
 @example(len(LINE), b"{}", 0)
@@ -236,7 +236,7 @@ def held_by_reference(lake: Lake) -> tuple[Any, ...]:
 malformed = st.sampled_from([b"{not json", b"", b'{"v":2}', b"\xff"])
 
 
-@settings(max_examples=max(3, EXAMPLES // 4), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(2, EXAMPLES // 8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(batches(keys=4, length_max=4), st.lists(malformed, max_size=2), st.booleans())
 def test_the_reference_lake_holds_what_the_pipelines_tables_hold(
     delivered: list[list[Change]],
