@@ -36,7 +36,7 @@ from streaming_job.operations.archive import app as archive_app
 from streaming_job.operations.job_command import app as job_app
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from streaming_job.operations.verify import Report
 
@@ -133,6 +133,8 @@ def verify(
         print_json({report.table: report.as_dict() for report in reports})
     else:
         Console().print(verify_table(reports))
+        for note in verify_notes(reports):
+            Console(soft_wrap=True).print(note, markup=False, highlight=False)
     if any(report.differences for report in reports):
         raise typer.Exit(DIFFERENT)
     if any(report.unproven for report in reports):
@@ -155,15 +157,19 @@ def verify_table(reports: "Sequence[Report]") -> RichTable:
             *(f"{count:,}" for count in counts),
             verdict,
         )
-        if report.kept:
-            table.add_row(f"  {report.kept:,} rows of deleted items are kept, as its rules say")
-        for doubt in report.doubts:
-            table.add_row(f"  changes may have been lost ({doubt}): {'settled' if report.equal else 'it stands'}")
-        for finding, keys in report.examples.items():
-            table.add_row(
-                f"  {finding}: {keys[0]}" + (f" and {len(keys) - 1} more listed by --json" if keys[1:] else "")
-            )
     return table
+
+
+def verify_notes(reports: "Sequence[Report]") -> "Iterator[str]":
+    """Whole lines: a key is to be copied from here."""
+    for report in reports:
+        if report.kept:
+            yield f"{report.table}: {report.kept:,} rows of deleted items are kept, as its rules say"
+        for doubt in report.doubts:
+            yield f"{report.table}: changes may have been lost ({doubt}): {'settled' if report.equal else 'it stands'}"
+        for finding, keys in report.examples.items():
+            more = f" and {len(keys) - 1} more listed by --json" if keys[1:] else ""
+            yield f"{report.table}: {finding}: {keys[0]}{more}"
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.errors import ConfigurationError, LakestreamError
-from streaming_job.objects import Bucket, ObjectGoneError
+from streaming_job.objects import Bucket, BucketUnreadableError
 from streaming_job.operations.snapshot import Part, Read
 from streaming_job.operations.source_scan import Item
 
@@ -67,8 +67,8 @@ class Export:
                 items=int(summary["itemCount"]),
                 files=tuple(_data_file(json.loads(line)) for line in files.splitlines() if line.strip()),
             )
-        except ObjectGoneError as error:
-            raise ConfigurationError(f"{address} is no export: {error.what}", hint=_MENU) from error
+        except BucketUnreadableError as error:
+            raise ConfigurationError(f"{address} is no export that can be read: {error.what}", hint=_MENU) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{address} has a manifest that is none of DynamoDB's", hint=_MENU) from error
 

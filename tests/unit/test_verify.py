@@ -1,6 +1,7 @@
 """`verify` against a source and a lake held in memory, with a clock that only moves when verify waits."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from botocore.exceptions import ClientError
 from bridge_lambda.images import digest
 from bridge_lambda.rules import Filter, TableRules
 from config.tables import KeyAttribute, LakeRules, TableConfig
+from streaming_job.cli import verify_notes
+from streaming_job.operations.comparison import Finding
 from streaming_job.operations.in_flight import SHOWN_AFTER_MS, StreamInFlight
 from streaming_job.operations.verify import LakeRow, Options, Report, Verification
 
@@ -273,3 +276,19 @@ def test_a_stream_that_cannot_be_read_proves_nothing() -> None:
     flight = in_flight(Denied())
     flight.look({KEY})
     assert (flight.whole_until_ms, flight.newest(KEY)) == (0, None)
+
+
+def test_the_answer_shows_keys_whole_what_is_kept_and_what_the_table_was_doubted_for() -> None:
+    long = f'{{"id":"{"x" * 200}"}}'
+    report = replace(
+        verify(World([item("a", 1)], [item("a", 1)])),
+        different=2,
+        kept=3,
+        examples={Finding.DIFFERENT: [long, KEY]},
+        doubts=("near-expiry at 2026-11-01T12:00Z",),
+    )
+    assert list(verify_notes([report])) == [
+        "cars: 3 rows of deleted items are kept, as its rules say",
+        "cars: changes may have been lost (near-expiry at 2026-11-01T12:00Z): it stands",
+        f"cars: different: {long} and 1 more listed by --json",
+    ]
