@@ -15,6 +15,7 @@ from streaming_job.kinesis.errors import OffsetError
 VERSION = 1
 
 _SEQUENCE = re.compile(r"[0-9]{1,128}")
+_SEQUENCE_OR_NONE = re.compile(r"[0-9]{0,128}")
 
 
 class Kind(StrEnum):
@@ -107,20 +108,24 @@ class Position:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Position":
-        seen_ms, first = int(entry.get("seen_ms", 0)), str(entry.get("first", ""))
-        place = set(entry) - {"seen_ms", "first"}
-        if place == {"after"} and _SEQUENCE.fullmatch(str(entry["after"])):
+        seen_ms, first = int(entry.get("seen_ms", 0)), entry.get("first", "")
+        place = set(entry) - {"seen_ms", "first"} if _is_sequence(first, _SEQUENCE_OR_NONE) else set()
+        if place == {"after"} and _is_sequence(entry["after"], _SEQUENCE):
             return cls(Kind.AFTER, sequence=entry["after"], seen_ms=seen_ms, first=first)
         if place == {"at_ms"}:
             return cls.at(int(entry["at_ms"]), seen_ms=seen_ms)
-        if place == {"closed"}:
-            return cls(Kind.CLOSED, sequence=str(entry["closed"]), seen_ms=seen_ms, first=first)
+        if place == {"closed"} and _is_sequence(entry["closed"], _SEQUENCE_OR_NONE):
+            return cls(Kind.CLOSED, sequence=entry["closed"], seen_ms=seen_ms, first=first)
         if place == {"trim_horizon"}:
             return cls.trim_horizon(seen_ms=seen_ms)
         raise OffsetError(
             f"the checkpoint holds a shard position that is not one of ours: {dict(entry)!r}",
             hint="it was written by another source or damaged; start with a new checkpoint",
         )
+
+
+def _is_sequence(value: Any, form: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
 
 
 def newer(sequence: str, than: str) -> bool:
@@ -203,7 +208,7 @@ class Offset:
                 },
                 fresh=bool(value.get("fresh", False)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise OffsetError(
                 f"the checkpoint's offset is damaged: {error!r}", hint="restore the checkpoint or start with a new one"
             ) from error

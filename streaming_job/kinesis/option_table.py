@@ -11,6 +11,7 @@ from streaming_job.kinesis.option_values import (
     duration_ms,
     id_type,
     initial_position,
+    rate,
     size,
     stream_names,
 )
@@ -91,7 +92,7 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
         _DIFFERS,
         "MB a second and shard; 0 reads as fast as the shard gives (Databricks: 1.0), throttles are backed off",
         "fetch_mb_s_max",
-        float,
+        rate,
         0,
         None,
     ),

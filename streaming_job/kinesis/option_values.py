@@ -1,10 +1,12 @@
 """What an option's text may say: durations, sizes, names, a place to start. Anything else is a ValueError."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "": 1}
@@ -28,13 +30,20 @@ def _quantity(units: Mapping[str, int], what: str) -> Callable[[str], int]:
         match = _QUANTITY.fullmatch(text.lower())
         if match is None or match[2] not in units:
             raise ValueError(f"{text!r} is no {what}")
-        return int(float(match[1]) * units[match[2]])
+        return int(Decimal(match[1]) * units[match[2]])
 
     return parse
 
 
 duration_ms = _quantity(_UNITS_MS, "duration such as 200ms, 10s, 2m")
 size = _quantity(_UNITS_BYTES, "size such as 500kb, 64mb, 2gb")
+
+
+def rate(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no rate")
+    return value
 
 
 def boolean(text: str) -> bool:
