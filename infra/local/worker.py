@@ -16,11 +16,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ServiceUnreachable
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from config.errors import ConfigurationError, LakestreamError
+from config.settings import HttpSettings
 from config.tables import Frozen
+from streaming_job.http import HttpServer, metrics_application
 
 _Settings = TypeVar("_Settings", bound=Frozen)
 
@@ -78,13 +80,9 @@ def serve_metrics(registry: CollectorRegistry, port: int | None) -> int | None:
     """The port that /metrics answers on; None when none is asked for."""
     if port is None:
         return None
-    try:
-        server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot serve metrics on port {port}: {error.strerror}", hint="0 takes any free port"
-        ) from error
-    return int(server.server_port)
+    server = HttpServer(metrics_application(registry), HttpSettings(port=port))
+    server.start()
+    return server.port
 
 
 def credentials(endpoint: str | None) -> dict[str, str]:

@@ -281,5 +281,5 @@ def test_a_metrics_port_that_is_taken_is_told_in_one_line(begin: Begin) -> None:
         port = taken.getsockname()[1]
         mapping = begin(metrics_port=port)
         assert mapping.wait() == 2
-    assert f"cannot serve metrics on port {port}" in mapping.stderr
+    assert f"cannot listen on 127.0.0.1:{port}" in mapping.stderr
     assert len(mapping.stderr.splitlines()) == 1

@@ -80,6 +80,16 @@ def test_a_request_by_another_host_name_is_refused() -> None:
     assert client().get("/", headers={"host": "evil.example"}).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/", "/api/series", "/api/events", "/static/app.js"])
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}]
+)
+def test_a_page_of_another_origin_gets_nothing(path: str, headers: dict[str, str]) -> None:
+    answer = client().get(path, headers=headers)
+    assert answer.status_code == 403
+    assert "content-security-policy" in answer.headers
+
+
 def test_no_file_outside_the_pages_folder_is_served() -> None:
     assert client().get("/static/../server.py").status_code == 404
     assert client().get("/static/%2e%2e/server.py").status_code == 404

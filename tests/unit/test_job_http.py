@@ -1,14 +1,16 @@
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from config.errors import ConfigurationError
 from config.settings import HttpSettings
 from streaming_job.health import Health, State
-from streaming_job.http import HttpServer, application
+from streaming_job.http import HttpServer, application, metrics_application
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.hops import CLOCKS
 from streaming_job.metrics import JobMetrics
@@ -59,6 +61,55 @@ def test_metrics_show_the_last_minutes_percentiles_by_hop() -> None:
 
 def test_a_request_for_another_host_name_is_refused() -> None:
     assert client(Health(60)).get("/metrics", headers={"host": "evil.example"}).status_code == 400
+
+
+FOREIGN = (
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:1"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+    {"sec-fetch-site": "cross-site"},
+)
+OWN: tuple[dict[str, str], ...] = (
+    {},
+    {"origin": "http://127.0.0.1"},
+    {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+    {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"},
+)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz"])
+@pytest.mark.parametrize(("headers", "status"), [*((h, 403) for h in FOREIGN), *((h, 200) for h in OWN)])
+def test_a_page_of_another_origin_gets_no_answer_and_a_person_or_a_scraper_does(
+    headers: dict[str, str], status: int, path: str
+) -> None:
+    health = Health(60)
+    health.progressed()
+    answer = client(health).get(path, headers=headers)
+    assert answer.status_code == status
+    assert not any(name.startswith("access-control-") for name in answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"host": "evil.example"}, 400), *((h, 403) for h in FOREIGN), ({}, 200)]
+)
+def test_every_other_process_guards_its_metrics_in_the_same_way(headers: dict[str, str], status: int) -> None:
+    web = TestClient(metrics_application(CollectorRegistry()), base_url="http://127.0.0.1")
+    assert web.get("/metrics", headers=headers).status_code == status
+
+
+def test_no_process_serves_metrics_past_the_guards() -> None:
+    """prometheus_client's own server answers whoever asks, by whatever name."""
+    root = Path(__file__).parents[2]
+    serving = [
+        path.relative_to(root).as_posix()
+        for package in ("streaming_job", "infra", "bridge_lambda")
+        for path in (root / package).rglob("*.py")
+        if "start_http_server" in path.read_text(encoding="utf-8")
+    ]
+    assert serving == []
 
 
 def test_a_taken_port_is_refused_by_name() -> None:

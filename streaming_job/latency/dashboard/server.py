@@ -9,13 +9,12 @@ from typing import Final
 import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from streaming_job.http import LOOPBACK_HOSTS
+from streaming_job.http import LOOPBACK_HOSTS, guards
 from streaming_job.latency.dashboard.access import SecurityHeaders, TokenRequired
 from streaming_job.latency.dashboard.feed import Feed
 from streaming_job.latency.dashboard.series import RESOLUTIONS
@@ -44,8 +43,7 @@ def application(feed: Feed, *, allowed_hosts: Sequence[str] = LOOPBACK_HOSTS, to
 
     middleware = [
         Middleware(SecurityHeaders),
-        # A page of another origin cannot reach us by a name of its own that resolves to our address.
-        Middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts)),
+        *guards(allowed_hosts),
     ]
     if token is not None:
         middleware.append(Middleware(TokenRequired, token=token))

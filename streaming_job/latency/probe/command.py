@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
-from config.errors import ConfigurationError
-from config.settings import Settings
+from config.settings import HttpSettings, Settings
 from streaming_job.aws import client
+from streaming_job.http import HttpServer, metrics_application
 from streaming_job.kinesis.clock import SystemClock
 from streaming_job.latency.dashboard.readings import Increments
 from streaming_job.latency.dashboard.scrape import TIMEOUT_S, fetch, parse
@@ -140,10 +140,6 @@ def _stop(workers: Sequence[Worker]) -> None:
 def _serve(findings: Findings, port: int) -> None:
     registry = CollectorRegistry()
     registry.register(findings)
-    try:
-        server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot serve metrics on port {port}: {error.strerror}", hint="0 takes any free port"
-        ) from error
-    log.info("the probe runs", extra={"metrics": f"http://127.0.0.1:{server.server_port}/metrics"})
+    server = HttpServer(metrics_application(registry), HttpSettings(port=port))
+    server.start()
+    log.info("the probe runs", extra={"metrics": f"{server.url}/metrics"})
