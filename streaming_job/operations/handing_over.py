@@ -19,7 +19,7 @@ from streaming_job.pipeline.intake import HandOver, Intake, Receipt
 from streaming_job.pipeline.intake_drain import Drain, PausableLatency, taking_in
 from streaming_job.pipeline.lease import Clock, Owner, holder_of
 from streaming_job.pipeline.locations import Lake, Location
-from streaming_job.pipeline.opening import storage_options
+from streaming_job.pipeline.opening import Tables, storage_options
 from streaming_job.spark import spark_session
 
 INTERRUPTED: Final = 130
@@ -198,10 +198,13 @@ class Delivery:
             return
         try:
             drain = Drain(self._intake, self._tables, taking_in(spark, pipeline, latency), self._slices())
-            while (standing := self._standing(owner)).taken_in < standing.handed_over:
-                self._show(standing)
+            standing = self._standing(owner)
+            while standing.taken_in < standing.handed_over:
+                # Receipts are listed where a piece may have ended, not at each of its slices.
                 if drain.step(is_quiet=True) is None:
                     time.sleep(_PAUSE_S)
+                    standing = self._standing(owner)
+                    self._show(standing)
                 pipeline.between_batches()
         finally:
             pipeline.close()
@@ -227,10 +230,7 @@ class Delivery:
     def _properties(self, location: Location) -> dict[str, str]:
         if location.path is not None:
             return self._properties_by_path(location.path)
-        spark = self._spark()
-        if not spark.catalog.tableExists(location.sql):
-            return {}
-        return {row.key: row.value for row in spark.sql(f"SHOW TBLPROPERTIES {location.sql}").collect()}
+        return Tables(self._settings, self._spark).properties(location)
 
     def _spark(self) -> SparkSession:
         if self._session is None:
