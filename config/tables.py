@@ -242,8 +242,8 @@ class LakeRules(Frozen):
 
 
 class PullRules(Frozen):
-    """For a table without a stream: a global index with a tenant as partition key and, as sort key, what an item's every
-    write moves on - the time of the write, or a counter.
+    """For a table without a stream: a global index with a tenant as partition key and, as sort key, what every write of an
+    item moves on - the time of the write, or a counter.
     """
 
     index: Annotated[str, StringConstraints(min_length=3)]

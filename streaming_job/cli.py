@@ -20,6 +20,7 @@ from rich.table import Table as RichTable
 from config.errors import LakestreamError
 from infra import deploy_cli
 from infra.local.cli import app as local_app
+from streaming_job.latency.probe import cli as probe_cli
 from streaming_job.operations import (
     cost,
     doctor,
@@ -31,7 +32,6 @@ from streaming_job.operations import (
     replay_command,
     snapshot_command,
 )
-from streaming_job.latency.probe import cli as probe_cli
 from streaming_job.operations.archive import app as archive_app
 from streaming_job.operations.job_command import app as job_app
 
