@@ -29,7 +29,8 @@ KeyType = Literal["S", "N", "B"]
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a file holds is not repeated by the error that refuses it: it may be a secret in the wrong place.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -242,8 +243,8 @@ class LakeRules(Frozen):
 
 
 class PullRules(Frozen):
-    """For a table without a stream: a global index with a tenant as partition key and, as sort key, what every write of an
-    item moves on - the time of the write, or a counter.
+    """For a table without a stream: a global index with a tenant as partition key and, as sort key, what every write
+    of an item moves on - the time of the write, or a counter.
     """
 
     index: Annotated[str, StringConstraints(min_length=3)]
@@ -259,7 +260,8 @@ class PullRules(Frozen):
 
 
 class TableConfig(Frozen):
-    table: str
+    table: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,255}$")]
+    """As DynamoDB lets tables be named."""
     version: int = Field(ge=1)
     key: tuple[KeyAttribute, ...] = Field(min_length=1, max_length=2)
     bridge: BridgeRules = BridgeRules()
