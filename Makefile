@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup setup-probe setup-tests sim sim-bugs demo test check lint types templates wheel format bench lock clean
+.PHONY: help setup setup-probe setup-tests sim sim-bugs demo test check lint types security templates wheel format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -73,7 +73,7 @@ test: setup-tests check  ## everything CI runs; results in build/junit.xml
 	@mkdir -p build
 	@$(BIN)/pytest --junit-xml=build/junit.xml $(PYTEST)
 
-check: lint types templates  ## lint, types, and the templates under cfn-lint and checkov
+check: lint types security templates  ## lint, types, bandit, and the templates under cfn-lint and checkov
 
 lint: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run \`make format\`" >&2; exit 1; }
@@ -81,6 +81,9 @@ lint: setup
 
 types: setup
 	@$(BIN)/mypy
+
+security: .venv-check/.ready
+	@.venv-check/bin/bandit --quiet --configfile pyproject.toml --recursive bridge_lambda streaming_job config infra
 
 wheel: setup  ## the package in dist/, as the Databricks bundle takes it along
 	@rm -f dist/lakestream-*.whl

@@ -6,7 +6,7 @@ reads one file and asks `read_secret` for the keys of tables that hash.
 
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ AttributePath = tuple[str, ...]
 class HashKey:
     id: str
     """Names the key's version; it stands in every envelope whose rules hash."""
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 ReadSecret = Callable[[str, str | None], HashKey]

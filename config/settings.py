@@ -41,8 +41,8 @@ class SourceSettings(Frozen):
     batch_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
     fail_on_data_loss: bool = True
     service_credential: str | None = None
-    options: dict[str, str] = Field(default_factory=dict)
-    """Options of the source laid over ours, by their name there."""
+    options: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Options of the source laid over ours, by their name there; keys may be among them."""
     files: FilesSettings = FilesSettings()
 
 
@@ -145,8 +145,8 @@ class Settings(Frozen):
     upkeep: UpkeepSettings = UpkeepSettings()
     pipeline: PipelineSettings = PipelineSettings()
     intake: IntakeSettings = IntakeSettings()
-    spark: dict[str, str] = Field(default_factory=dict)
-    """Spark settings laid over ours, by name."""
+    spark: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Spark settings laid over ours, by name; passwords may be among them."""
 
     @model_validator(mode="after")
     def files_have_a_bucket(self) -> "Settings":

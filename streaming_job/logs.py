@@ -8,6 +8,8 @@ from typing import Final
 
 import orjson
 
+_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+"""A value is written by its own text, which hides what is secret; field by field it would not."""
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -22,7 +24,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = "".join(traceback.format_exception(*record.exc_info))
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(line, default=str, option=_OPTIONS).decode()
 
 
 def log_to_stderr(level: str = "INFO") -> None:

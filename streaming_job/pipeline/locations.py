@@ -23,7 +23,7 @@ class Location:
         """As Spark SQL names it."""
         if self.name is not None:
             return self.name
-        return f"delta.`{self.path}`"
+        return f"delta.{_quoted(self.path or '')}"
 
     def __str__(self) -> str:
         return self.path or self.name or ""
@@ -69,7 +69,11 @@ class Lake:
         )
 
     def _named(self, name: str) -> str:
-        return f"`{self.settings.catalog}`.`{self.settings.schema_}`.`{name}`"
+        return ".".join(_quoted(part or "") for part in (self.settings.catalog, self.settings.schema_, name))
+
+
+def _quoted(identifier: str) -> str:
+    return "`" + identifier.replace("`", "``") + "`"
 
 
 def live_sql(location: Location) -> str:
