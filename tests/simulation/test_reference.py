@@ -11,16 +11,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from envelopes import DAY_MS, GENERATION, Change, put, remove
+from envelopes import GENERATION, Change, put, remove
 from histories import batches
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lake_rig import SOURCE, LakeRig, table_config
-from pyspark.sql import DataFrame, SparkSession
+from rig_without_spark import RigWithoutSpark, bytes_of
 
 from config.tables import TableConfig
 from streaming_job.pipeline.decode import Decoder
@@ -166,47 +166,9 @@ def test_the_reference_reads_every_line_of_record() -> None:
 # --- the lake ---------------------------------------------------------------------------------------------------------
 
 
-class ArrowFrame:
-    """As much of a Spark frame as the pipeline uses of a bounded source's."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        self._rows = rows
-
-    def select(self, *names: str) -> "ArrowFrame":
-        return ArrowFrame(self._rows.select(list(names)))
-
-    def toArrow(self) -> pa.Table:  # noqa: N802 - Spark's name
-        return self._rows
-
-
-class RigWithoutSpark(LakeRig):
-    def __init__(self, root: Path, *tables: TableConfig, **more: Any) -> None:
-        super().__init__(cast("SparkSession", None), root, *tables, **more)
-        self._at = 0
-
-    def frame(self, batch: Iterable[Change | bytes]) -> DataFrame:
-        rows = [
-            {
-                "partitionKey": "p",
-                "data": data,
-                "stream": "lakestream",
-                "shardId": "shardId-000000000000",
-                "sequenceNumber": f"{self._at + offset:056d}",
-                "approximateArrivalTimestamp": datetime.fromtimestamp(DAY_MS / 1000, UTC),
-            }
-            for offset, data in enumerate(map(bytes_of, batch), start=1)
-        ]
-        self._at += len(rows)
-        return cast("DataFrame", ArrowFrame(pa.Table.from_pylist(rows, schema=SOURCE)))
-
-
 class NoObjects:
     def get(self, bucket: str, key: str) -> bytes | None:
         raise AssertionError(f"{bucket}/{key} is asked for, and no change has a claim check")
-
-
-def bytes_of(change: Change | bytes) -> bytes:
-    return change if isinstance(change, bytes) else change.line()
 
 
 def records(batch: Iterable[Change | bytes], first: int) -> list[Record]:
