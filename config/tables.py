@@ -255,8 +255,8 @@ class PullRules(Frozen):
     by a clock that is slow is found within it.
     """
     tenants: tuple[str | int, ...] = ()
-    """None listed: they are discovered by a Scan of the index."""
-    discover_every_h: int = Field(default=24, ge=1)
+    """None listed: they are discovered by a Scan of the index. A tenant that is not known yet is not read."""
+    discover_every_s: int = Field(default=3_600, ge=1)
 
 
 class TableConfig(Frozen):

@@ -46,7 +46,8 @@ def pull(
 
     Not seen: deletes, items that left the filter, items without the index's attributes, what was written further back
     than the overlap, the states between two passes, and which of two states under one version is the newer.
-    `lakestream verify` finds them; --reconcile does too, and mends them, at the cost of a whole Scan.
+    `lakestream verify` finds them; --reconcile does too, and mends them, at the cost of a whole Scan. Tenants that
+    neither --tenant nor the rules name are discovered by a Scan of the index, once an hour unless the rules say else.
 
     The table's rules name the index (`pull` in config/README.md). A table in the lake is written by its stream or
     pulled, not both.

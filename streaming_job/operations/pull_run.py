@@ -34,7 +34,6 @@ from streaming_job.spark import spark_session
 _ROUND_ROWS: Final = 100_000
 """So many are handed over before the lake is waited for: what a cut costs at most."""
 _PACKING: Final = 3
-_HOUR_MS: Final = 3_600_000
 _NAME_CHARS_MAX: Final = 100
 
 Say = Callable[[str], None]
@@ -144,7 +143,7 @@ class PullRun:
         if named:
             return [index.text(tenant) for tenant in named]
         now_ms = self.pull.now_ms()
-        if now_ms - cursors.discovered_ms >= self.rules.discover_every_h * _HOUR_MS:
+        if not cursors.tenants or now_ms - cursors.discovered_ms >= self.rules.discover_every_s * 1_000:
             self.say("discovering tenants")
             for tenant in index.discover():
                 cursors.tenants.setdefault(tenant, Cursor())

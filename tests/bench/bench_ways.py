@@ -101,7 +101,8 @@ def started(way: str, source: Ways) -> AbstractContextManager[object]:
 def pulling(source: Ways) -> Iterator[None]:
     config, log = source.home / "pull.yaml", source.home / "pull.log"
     config.write_text(yaml.safe_dump(source.configuration("pull")), encoding="utf-8")
-    command = [LAKESTREAM, "pull", "--every", str(PULL_EVERY_S), "--json", "--config", str(config)]
+    tenants = [argument for number in range(FLEETS) for argument in ("--tenant", f"fleet-{number}")]
+    command = [LAKESTREAM, "pull", "--every", str(PULL_EVERY_S), *tenants, "--json", "--config", str(config)]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
