@@ -5,7 +5,9 @@ import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
+from io import TextIOBase
 from typing import Any, TypeAlias
 
 from bridge_lambda import handler
@@ -15,7 +17,7 @@ from bridge_lambda.handler import Bridge
 from bridge_lambda.publisher import KinesisPublisher, RecordPublisher
 from bridge_lambda.rules import TableRules
 from infra.local.mapping.outcome import Failed, NotInvoked, Outcome, Returned
-from tests.simulation.clock import HandClock, MachineClock
+from tests.simulation.clock import MachineClock
 from tests.simulation.errors import KilledError
 from tests.simulation.kinesis import STREAM, BotoKinesis, SimKinesis
 from tests.simulation.observations import Answered, Journal, Logged
@@ -28,17 +30,15 @@ _TIMEOUT_MS = 60_000
 _LETTER_NAME = re.compile(r"([0-9]{40})-[0-9a-f]{16}\.json$")
 
 
-class _LogLines:
-    """Where the bridge's logger writes."""
+class _LogLines(TextIOBase):
+    """Where the bridge's logger writes, and its metrics."""
 
-    def __init__(self) -> None:
-        self.journal: Journal | None = None
+    journal: Journal | None = None
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         if self.journal is not None and text.strip():
             self.journal.append(Logged(text))
-
-    def flush(self) -> None: ...
+        return len(text)
 
 
 LOG_LINES = _LogLines()
@@ -71,7 +71,6 @@ class KillingPublisher:
 @dataclass
 class SimBridge:
     clock: MachineClock
-    world_clock: HandClock
     kinesis: SimKinesis
     s3: SimS3
     rules: Mapping[str, TableRules]
@@ -124,7 +123,8 @@ class SimBridge:
         began_ms, deadline_ms = self.clock.now_ms(), self.clock.elapsed_ms() + budget_ms
         landed, refused = len(self.kinesis.landed), self.s3.refused
         try:
-            response = self.process(event, bridge, lambda: deadline_ms - self.clock.elapsed_ms())
+            with redirect_stdout(LOG_LINES):  # where the metrics go
+                response = self.process(event, bridge, lambda: deadline_ms - self.clock.elapsed_ms())
         except KilledError:
             return Failed("Sandbox.Timedout", "killed")
         except BridgeError as error:

@@ -6,7 +6,7 @@ it holds of them. Its steps are the pipeline's, by name: a process can die after
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streaming_job.pipeline.steps import AfterStep, Step, go_on
@@ -278,8 +278,3 @@ def row_of(change: Change, now_ms: int) -> Row:
         types=change.types,
         written_ms=now_ms,
     )
-
-
-def without_bytes(change: Change) -> Change:
-    """For comparisons: how an envelope was spelled is not what it says."""
-    return replace(change, data=b"")

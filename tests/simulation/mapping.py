@@ -62,7 +62,6 @@ class Wiring:
     journal: Journal
     lane: type[Lane] = Lane
     checkpoint: type[Checkpoint] = Checkpoint
-    children_wait: bool = True
 
 
 class ShardState:
@@ -120,8 +119,7 @@ class SimMapping:
         unlisted = set(self.wiring.stream.shards_by_name) - {shard.id for shard in listed} - self.positions.finished
         self.wiring.trimmed(self.wiring.stream.gone(sorted(unlisted)))
         self.positions.keep([shard.id for shard in listed] + list(self.shards))
-        finished = self.positions.finished if self.wiring.children_wait else {shard.id for shard in listed}
-        for shard in readable(listed, finished):
+        for shard in readable(listed, self.positions.finished):
             if shard.id not in self.shards:
                 self.shards[shard.id] = ShardState(self.wiring, self.positions.after(shard.id))
 

@@ -49,7 +49,6 @@ class World:
         )
         self.bridge = SimBridge(
             clock=self.bridge_clock,
-            world_clock=self.clock,
             kinesis=self.kinesis,
             s3=self.s3,
             rules={rules.table: parts.change_rules(rules.for_bridge()) for rules in setup.rules},

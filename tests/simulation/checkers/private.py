@@ -19,12 +19,14 @@ class Private(Checker):
             case Logged(line):
                 if SECRET_WORD in line:
                     self.broken("a log line holds what a table's users wrote")
-            case Stored(name, body, encrypted):
-                if name.startswith("dead-letters/"):
-                    if not encrypted:
-                        self.broken(f"{name} is a raw record, and not under the letters' key")
-                else:
-                    self._check(body, name.split("/")[0])
+            case Stored(name, _, encrypted) if name.startswith("dead-letters/"):
+                if not encrypted:
+                    self.broken(f"{name} is a raw record, and not under the letters' key")
+            case Stored(name, body, _) if name.startswith("claims/"):
+                if self.model.rules[name.split("/")[1]].masks and _WORD in body:
+                    self.broken("a claim check holds what the rules drop or hash")
+            case Stored(name, body, _):
+                self._check(body, name.split("/")[0])
 
     def _check(self, data: bytes, where: str) -> None:
         """Where a table has no masks, its words may be anywhere: only lines of tables that mask are looked at."""
