@@ -173,12 +173,15 @@ class Assembly:
 
     def promote(self, config: TableConfig, rebuild: Rebuild, new: LakeTable, old: TableLane | None) -> None:
         table = self._tables.open(config.lake.engine, TableSpec(self.lake.of(config).current, current.SYSTEM))
-        lease = old.writer.parts.lease if old is not None and old.writer is not None else self._lease(table)
-        if lease.token is None:
+        if old is not None and old.writer is not None:
+            take_over(table, new, rebuild.number, old.writer.parts.lease.verified)
+        else:
+            lease = self._lease(table)
             lease.acquire(wait_ms=self._settings.lease.wait_s * 1000)
-        take_over(table, new, rebuild.number, lease.verified)
-        if old is None or old.writer is None:
-            lease.release()
+            try:
+                take_over(table, new, rebuild.number, lease.check)
+            finally:
+                lease.release()
         self._configs[config.table] = config
         self.decoder = Decoder(self._configs)
 

@@ -6,12 +6,14 @@ the new table is found equal it is promoted here, between two batches, by the on
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import pyarrow as pa
 
 from config.tables import TableConfig
+from streaming_job.errors import StopJobError
 from streaming_job.pipeline.lane import TableLane, TableReport
 from streaming_job.pipeline.lease import Clock
 from streaming_job.pipeline.merge import LakeTable
@@ -67,13 +69,15 @@ class TableLanes:
         """None while the table is lost: then the new one alone is written."""
         self._new: _New | None = None
         self._desk: Desk | None = None
+        self._looks_again = False
+        """Whether there is a new table could not be told."""
 
     def open(self) -> None:
         """What must stop the job stops it here; any other trouble of a table is met when its changes come."""
-        self._begin()
+        self._try(self._begin)
         if self._new is None or not self._maker.is_lost(self._config):
             self._open_old()
-        self._settle()
+        self._try(self._settle)
 
     def run(self, changes: pa.Table, *, repair: bool = False) -> TableReport:
         reports = [lane.run(changes, repair=repair) for lane in self._lanes()]
@@ -82,8 +86,10 @@ class TableLanes:
     def between_batches(self) -> TableReport | None:
         """Leases kept alive, parked changes drained; requests looked for; a rebuild taken a step further."""
         reports = [lane.between_batches() for lane in self._lanes()]
-        self._look_for_requests()
-        self._settle()
+        if self._looks_again:
+            self._try(self._begin)
+        self._try(self._look_for_requests)
+        self._try(self._settle)
         return reports[0]
 
     def close(self) -> None:
@@ -93,6 +99,16 @@ class TableLanes:
     def _lanes(self) -> list[TableLane]:
         """The old one first: its report is the table's."""
         return [lane for lane in (self._old, self._new.lane if self._new else None) if lane is not None]
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """A rebuild's trouble is its own: the table goes on, and the step is tried again at the next pause."""
+        try:
+            step()
+        except StopJobError:
+            raise
+        except Exception as error:
+            self._looks_again = True
+            log.exception("a step of the rebuild failed", extra={"table": self._config.table, "reason": str(error)})
 
     def _open_old(self) -> None:
         self._old = self._maker.lane(self._config, is_rebuilt=self._new is not None)
@@ -115,6 +131,7 @@ class TableLanes:
     def _begin(self) -> None:
         """From now on every change goes to the new table too, where there is one."""
         rebuild = self._maker.rebuild_of(self._config)
+        self._looks_again = False
         if self._new is not None and (rebuild is None or rebuild.number != self._new.rebuild.number):
             self._give_up("it is gone")
         if self._new is None and rebuild is not None and not rebuild.is_over:

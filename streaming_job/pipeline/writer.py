@@ -87,7 +87,7 @@ class TableWriter:
         # batch is run again, and finds in it what it would write.
         with self._history_beside(changes, ingest_ms, watch) as in_history:
             with watch.step(Step.NEWEST):
-                candidates, marks = self._newest(changes, in_history)
+                candidates, marks = self._newest(changes, in_history, repair=repair)
             if candidates.num_rows:
                 self._upsert(candidates, ingest_ms, watch, written, repair=repair)
             if marks.num_rows:
@@ -161,10 +161,12 @@ class TableWriter:
             written.late_rejects.append(replaced(unfit, "reject", repeated(reason, pa.string(), unfit.num_rows)))
         return dedupe.newest(rows.filter(fits), "_key", "_seq")
 
-    def _newest(self, changes: pa.Table, in_history: Future[int]) -> tuple[pa.Table, pa.Table]:
+    def _newest(self, changes: pa.Table, in_history: Future[int], *, repair: bool) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
         properties = self._parts.current.properties()
-        changes = _since_the_scan(changes, properties.get(current.SCANNED_PROPERTY))
+        if not repair:
+            # Who repairs a row by an older change of it means that change.
+            changes = _since_the_scan(changes, properties.get(current.SCANNED_PROPERTY))
         keeps = self._ignored.keeps_row(changes)
         changes = current.with_old_as_new(changes, keeps).append_column("keeps_row", keeps)
         newest = dedupe.newest(changes)

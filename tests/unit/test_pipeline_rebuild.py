@@ -228,6 +228,37 @@ def test_what_was_made_before_the_scan_is_history_only_in_a_rebuilt_table(rig: R
     assert len(rig.rows("things/history", "_seq")) == 6
 
 
+def test_a_repair_by_a_change_from_before_the_scan_is_meant(rig: RebuildRig) -> None:
+    """The row came from the scan; the stream still has the item's last change, which is older."""
+    rig.begin(since_ms=DAY_MS + 3_600_000)
+    rig.run([scanned("a", n=5)])
+    rig.is_now(State.PROMOTING)
+    with rig.opened() as lanes:
+        write(lanes, [put("a", 1, n=1)])
+        assert [row["_op"] for row in rig.rows(OLD, "_op")] == ["SNAPSHOT"]
+        lanes.run(collected([put("a", 1, n=1)]), repair=True)
+    assert rig.state_of(OLD) == [(put("a", 1).seq, False, 1.0)]
+
+
+def test_a_new_table_that_cannot_be_read_does_not_hold_the_old_one(
+    rig: RebuildRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log is half deleted; mended, both are written."""
+    rig.begin()
+    log = rig.root / NEW / "_delta_log"
+    (first,) = log.glob("*.json")
+    whole = first.read_text()
+    first.write_text(whole[:40])
+    with rig.opened() as lanes:
+        assert "a step of the rebuild failed" in caplog.text
+        assert write(lanes, [put("a", 2, n=2)]).failure is None
+        first.write_text(whole)
+        rig.pause(lanes)
+        write(lanes, [put("a", 3, n=3)])
+    assert rig.state_of(NEW) == [(put("a", 3).seq, False, 3.0)]
+    assert len(rig.state_of(OLD)) == 2
+
+
 def test_a_lost_table_is_written_by_its_rebuild_alone_until_that_is_promoted(rig: RebuildRig) -> None:
     (rig.root / OLD).rename(rig.root / "lost")
     rig.begin()
