@@ -268,10 +268,11 @@ def test_hours_of_events_leave_the_browsers_memory_as_it_was(stage: Stage, open_
         tick(start_s + second)
     draw(320, 500)
     heap, nodes = held()
-    draw(500, 700)
+    draw(500, 800)
     heap_after, nodes_after = held()
     assert nodes_after <= nodes * 1.02
-    assert heap_after - heap < 256 * 1024, "200 events of 4 kB each, were they kept, would be 800 kB"
+    # What the browser itself moves about from one collection to the next was up to 270 kB here.
+    assert heap_after - heap < 512 * 1024, "300 events of 4 kB each, were they kept, would be 1,200 kB"
 
 
 def test_missing_seconds_are_a_gap_and_a_long_absence_fetches_anew(stage: Stage, open_page: Open) -> None:
