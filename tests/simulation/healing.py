@@ -43,9 +43,9 @@ def drain(world: World) -> None:
 
 
 def _has_mendable_rejects(world: World) -> bool:
-    """A claim check that was missing, whose change no other delivery has brought since."""
+    """A claim check that was missing, whose change no other delivery has brought since, not to both tables."""
     return any(
-        reject.reason.startswith("the claim check") and not world.is_remembered(reject.record.data)
+        reject.reason.startswith("the claim check") and not world.is_in_place(reject.record.data)
         for reject in world.lake.rejects.values()
     )
 

@@ -151,9 +151,15 @@ class World:
     def merged(self, table: str, key: str, before: Row | None, after: Row | None) -> None:
         self.journal.append(Merged(table, key, before, after))
 
-    def is_remembered(self, line: bytes) -> bool:
+    def is_in_place(self, line: bytes) -> bool:
+        """History has the change, and its row is as new; of a removal the row may be purged since."""
         change = self.lake.decode(line)
-        return isinstance(change, Change) and (change.key, change.seq) in self.lake.tables[change.table].known
+        if not isinstance(change, Change):
+            return False
+        table = self.lake.tables[change.table]
+        row = table.current.get(change.key)
+        is_as_new = change.op == "REMOVE" if row is None else row.seq >= change.seq
+        return is_as_new and (change.key, change.seq) in table.known
 
     def is_rejected(self, line: bytes) -> bool:
         return any(reject.record.data == line for reject in self.lake.rejects.values())
