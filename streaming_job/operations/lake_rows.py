@@ -1,22 +1,49 @@
-"""`current` of one table as the operations read it, by Spark: deletion vectors, catalogs and all."""
+"""`current` of one table as the operations read it: by delta-rs where engine `rust` writes it, by Spark elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet
+from deltalake import DeltaTable, QueryBuilder
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from config.errors import LakestreamError
-from streaming_job.operations.verify import LakeRow
-from streaming_job.pipeline.arrow import pc, table
+from config.settings import Settings
+from config.tables import TableConfig
+from streaming_job.operations.verify import LakeRow, LakeRows
+from streaming_job.pipeline.arrow import pc, plain, table
 from streaming_job.pipeline.locations import TableLocations
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.row_digest import row_digests
+
+_FIELDS: Final[list[tuple[str, pa.DataType]]] = [
+    ("key", pa.string()),
+    ("digest", pa.string()),
+    ("intact", pa.bool_()),
+    ("kept", pa.bool_()),
+]
+_JUDGED: Final = pa.schema(_FIELDS)
+_KEYS_AT_ONCE: Final = 1_000
+_ROWS_AT_ONCE: Final = 10_000
 
 
 class NoTableError(LakestreamError):
     """The lake has no such table yet."""
+
+
+def lake_rows(
+    settings: Settings, config: TableConfig, places: TableLocations, spark: Callable[[], SparkSession]
+) -> LakeRows:
+    """`spark` is asked only where Spark is needed."""
+    path = places.current.path
+    if path is not None and config.lake.engine == "rust":
+        return DeltaLakeRows(path, storage_options(settings, path))
+    return SparkLakeRows(spark(), places)
 
 
 def _judged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -27,11 +54,53 @@ def _judged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = pa.Table.from_batches([batch])
         intact = pc.coalesce(pc.equal(row_digests(rows), rows["_row_digest"]), False)
         kept = pc.equal(rows["_op"], "REMOVE")
-        judged = table({"key": rows["_key"], "digest": rows["_digest"], "intact": intact, "kept": kept})
+        judged = table({"key": rows["_key"], "digest": rows["_digest"], "intact": intact, "kept": kept}, _JUDGED)
         yield from judged.to_batches()
 
 
+class DeltaLakeRows:
+    """By path: a session of Spark takes longer to start than most tables take to be read."""
+
+    def __init__(self, path: str, storage: Mapping[str, str]) -> None:
+        self._path = path
+        self._storage = dict(storage)
+
+    def write_all(self, folder: Path) -> None:
+        folder.mkdir()
+        with pyarrow.parquet.ParquetWriter(folder / "rows.parquet", _JUDGED) as file:
+            for batch in _judged(self._select("*", "NOT _deleted")):
+                file.write_batch(batch)
+
+    def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
+        found = (row for batch in _judged(self._of_keys("*", keys, " AND NOT _deleted")) for row in batch.to_pylist())
+        return {row["key"]: LakeRow(row["digest"], row["intact"], row["kept"]) for row in found}
+
+    def sequences(self, keys: Sequence[str]) -> dict[str, str]:
+        found = (row for batch in self._of_keys("_key, _seq", keys) for row in batch.to_pylist())
+        return {row["_key"]: row["_seq"] for row in found}
+
+    def newest_created_ms(self) -> int:
+        # See SparkLakeRows.
+        found = self._select("max(_created_ms) AS newest", "_op <> 'SNAPSHOT'")
+        return max((int(row["newest"] or 0) for batch in found for row in batch.to_pylist()), default=0)
+
+    def _of_keys(self, columns: str, keys: Sequence[str], further: str = "") -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys[start : start + _KEYS_AT_ONCE])
+            yield from self._select(columns, f"_key IN ({listed}){further}")
+
+    def _select(self, columns: str, where: str) -> Iterator[pa.RecordBatch]:
+        """As committed now."""
+        if not DeltaTable.is_deltatable(self._path, self._storage):
+            raise _no_table(self._path)
+        query = QueryBuilder().register("t", DeltaTable(self._path, storage_options=self._storage))
+        for batch in query.execute(f"SELECT {columns} FROM t WHERE {where}"):  # noqa: S608 - ours, keys quoted
+            yield from plain(pa.Table.from_batches([pa.record_batch(batch)])).to_batches(_ROWS_AT_ONCE)
+
+
 class SparkLakeRows:
+    """Deletion vectors, catalogs and all."""
+
     def __init__(self, spark: SparkSession, locations: TableLocations) -> None:
         self._spark = spark
         self._locations = locations
@@ -58,13 +127,15 @@ class SparkLakeRows:
 
     def _live(self) -> DataFrame:
         rows = self._read(self._locations.current.sql).where("NOT _deleted")
-        return rows.mapInArrow(_judged, "key string, digest string, intact boolean, kept boolean")
+        return rows.mapInArrow(_judged, from_arrow_schema(_JUDGED))
 
     def _read(self, table: str) -> DataFrame:
         """As committed now: a table by path is looked up anew each time."""
         try:
             return self._spark.sql(f"SELECT * FROM {table}")  # noqa: S608 - a location of the configuration
         except AnalysisException as error:
-            raise NoTableError(
-                f"there is no table {table.replace('`', '')}", hint="run the job first; it makes the tables"
-            ) from error
+            raise _no_table(table.replace("`", "")) from error
+
+
+def _no_table(place: str) -> NoTableError:
+    return NoTableError(f"there is no table {place}", hint="run the job first; it makes the tables")

@@ -18,7 +18,7 @@ from streaming_job.aws import client
 from streaming_job.objects import Bucket
 from streaming_job.operations.handing_over import Delivery, Standing, Total
 from streaming_job.operations.lake_past import past_of
-from streaming_job.operations.lake_rows import SparkLakeRows
+from streaming_job.operations.lake_rows import lake_rows
 from streaming_job.operations.pull import GENERATION, Counts, Pull
 from streaming_job.operations.pull_cursors import Cursor, Cursors
 from streaming_job.operations.pull_index import Index
@@ -102,12 +102,15 @@ class PullRun:
         return outcome
 
     def reconcile(self, outcome: Outcome) -> None:
-        """After a pass, and its delivery: the comparison has a Spark of its own."""
+        """After a pass, and its delivery: the comparison may need a Spark of its own."""
         began = time.monotonic()
         with ExitStack() as cleanup:
-            spark = self.spark or cleanup.enter_context(spark_session("lakestream-pull", self.settings.spark))
+
+            def spark() -> SparkSession:
+                return self.spark or cleanup.enter_context(spark_session("lakestream-pull", self.settings.spark))
+
             self.say("comparing the whole table with the lake")
-            lake = SparkLakeRows(spark, Lake(self.settings.lake).of(self.config))
+            lake = lake_rows(self.settings, self.config, Lake(self.settings.lake).of(self.config), spark)
             source = SourceSide(self.config, self.pull.rules)
             work = Reconcile(self.pull, source, lake, self.request.segments)
             mending = list(work.read())

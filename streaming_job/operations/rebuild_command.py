@@ -202,9 +202,8 @@ class _Work:
         from streaming_job.operations.verify_command import verifier  # noqa: PLC0415 - see start
         from streaming_job.pipeline.locations import Lake  # noqa: PLC0415
 
-        self.say("starting Spark")
         places = Lake(self.settings.lake).of(self.config)
-        verified = verifier(self.settings, self.spark(), options, self.say)
+        verified = verifier(self.settings, self.spark, options, self.say)
         return verified(self.config, replace(places, current=places.rebuilt))
 
     def promote_here(self) -> None:

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.aws import client
 from streaming_job.operations.in_flight import NO_STREAM, InFlight, StreamInFlight
-from streaming_job.operations.lake_rows import SparkLakeRows
+from streaming_job.operations.lake_rows import lake_rows
 from streaming_job.operations.settled import doubts, settle
 from streaming_job.operations.source_rules import all_rules
 from streaming_job.operations.verify import Options, Report, Verification
@@ -33,9 +35,9 @@ def verify(
 ) -> list[Report]:
     """One report for each table; what an equal one settles is settled."""
     reports = []
-    with spark_session("lakestream-verify", settings.spark) as spark:
-        verified = verifier(settings, spark, options, say)
-        opened = Tables(settings, lambda: spark)
+    with ExitStack() as cleanup:
+        spark = cache(lambda: cleanup.enter_context(spark_session("lakestream-verify", settings.spark)))
+        verified, opened = verifier(settings, spark, options, say), Tables(settings, spark)
         for table in tables.values():
             began_ms, known = now_ms(), doubts(settings, opened, table)
             report = replace(verified(table, Lake(settings.lake).of(table)), doubts=known)
@@ -46,7 +48,7 @@ def verify(
 
 
 def verifier(
-    settings: Settings, spark: SparkSession, options: Options, say: Callable[[str], None]
+    settings: Settings, spark: Callable[[], SparkSession], options: Options, say: Callable[[str], None]
 ) -> Callable[[TableConfig, TableLocations], Report]:
     """Compares a table's items with the rows at a place that may be another than its own."""
     dynamodb = client(settings.aws, "dynamodb", attempts=8, connections=options.segments + 1)
@@ -54,7 +56,7 @@ def verifier(
 
     def verified(table: TableConfig, places: TableLocations) -> Report:
         say(f"reading {table.table}")
-        of_table, lake = rules[table.table], SparkLakeRows(spark, places)
+        of_table, lake = rules[table.table], lake_rows(settings, table, places, spark)
         in_flight = _in_flight(settings, dynamodb, table, of_table, say)
         return Verification(dynamodb, table, of_table, lake, options, say, in_flight).run()
 

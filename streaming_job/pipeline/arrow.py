@@ -32,3 +32,16 @@ def replaced(rows: pa.Table, name: str, values: Any) -> pa.Table:
 
 def values(rows: pa.Table, name: str) -> list[Any]:
     return rows[name].to_pylist()
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """delta-rs' query engine answers with views of text and bytes, which neither Spark nor a merge takes."""
+    return rows.cast(pa.schema([_plain(field) for field in rows.schema]))
+
+
+def _plain(field: Any) -> Any:
+    if pa.types.is_string_view(field.type):
+        return field.with_type(pa.string())
+    if pa.types.is_binary_view(field.type):
+        return field.with_type(pa.binary())
+    return field

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema, Transaction, write_deltalake
@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
-from streaming_job.pipeline.arrow import pc, values
+from streaming_job.pipeline.arrow import pc, plain, values
 from streaming_job.pipeline.key_index import KeyIndex
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
@@ -154,9 +154,7 @@ class RustTable:
 
     def _query(self, sql: str) -> pa.Table:
         with self._lock:
-            found = pa.table(QueryBuilder().register("t", self._table).execute(sql).read_all())
-        # The query engine answers with string views, which neither Spark nor a merge takes.
-        return found.cast(pa.schema([_plain(field) for field in found.schema]))
+            return plain(pa.table(QueryBuilder().register("t", self._table).execute(sql).read_all()))
 
     def _commit(self, attempt: Callable[[], T], guard: Guard) -> T:
         with self._lock:
@@ -243,11 +241,3 @@ def _assign(columns: Sequence[str]) -> dict[str, str]:
 def _undescribed(rows: pa.Table) -> pa.Table:
     """An append compares what is said of the columns, which the table alone says."""
     return rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
-
-
-def _plain(field: Any) -> Any:
-    if pa.types.is_string_view(field.type):
-        return field.with_type(pa.string())
-    if pa.types.is_binary_view(field.type):
-        return field.with_type(pa.binary())
-    return field

@@ -1,0 +1,89 @@
+"""`current` as `verify` reads it without Spark: whatever kinds of columns it has, and whoever wrote to it."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from envelopes import Change, put, remove
+from lake_rig import table_config
+from rig_without_spark import RigWithoutSpark
+
+from streaming_job.operations.lake_rows import DeltaLakeRows, NoTableError
+from streaming_job.operations.verify import LakeRow
+
+COLUMNS = {
+    "at": "timestamp",
+    "day": "date",
+    "price": "decimal(38,10)",
+    "raw": "binary",
+    "count": "bigint",
+}
+ITEM = {
+    "at": "2026-11-01T10:00:00.123456Z",
+    "day": "2026-11-01",
+    "price": "1234567890123456789.0123456789",
+    "raw": "AAH/",
+    "count": 7,
+    "odd": 0.1,
+    "yes": True,
+    "text": "it's \\ ü",
+}
+
+
+def lake(root: Path, *changes: Change, deletes: str = "soft") -> DeltaLakeRows:
+    config = table_config(columns=COLUMNS, deletes={"policy": deletes})
+    rig = RigWithoutSpark(root, config)
+    (report,) = rig.run(changes)
+    assert not report.tables["things"].failure
+    assert not report.tables["things"].rescued, "every kind of column is there"
+    return DeltaLakeRows(rig.path("things/current"), {})
+
+
+def written(rows: DeltaLakeRows, folder: Path) -> dict[str, LakeRow]:
+    rows.write_all(folder / "rows")
+    found = pq.read_table(folder / "rows").to_pylist()
+    return {row["key"]: LakeRow(row["digest"], row["intact"], row["kept"]) for row in found}
+
+
+def item(key: str, number: int) -> Change:
+    return Change({"id": key}, number, new={"id": key, **ITEM}, types={"/new/raw": "B", "/new/price": "N"})
+
+
+def test_rows_of_every_kind_of_column_are_found_intact_and_one_altered_by_hand_is_not(tmp_path: Path) -> None:
+    """All that it reads at once, and row by row; tombstones are no rows, but have a version."""
+    rows = lake(tmp_path / "lake", item("a", 1), item("it's b", 2), item("c", 3), remove("c", 4))
+    digests = {change.key_text: change.digest for change in (item("a", 1), item("it's b", 2))}
+    whole = {key: LakeRow(digest, intact=True) for key, digest in digests.items()}
+    keys = [*digests, '{"id":"c"}', '{"id":"none"}']
+    assert written(rows, tmp_path) == rows.of(keys) == whole
+    assert rows.sequences(keys) == {
+        change.key_text: change.seq for change in (item("a", 1), item("it's b", 2), remove("c", 4))
+    }
+    assert rows.newest_created_ms() == item("a", 1).created_ms
+    DeltaTable(str(tmp_path / "lake" / "things" / "current")).update({"count": "8"}, predicate="id = 'a'")
+    assert {key: row.intact for key, row in rows.of(keys).items()} == {key: "a" not in key for key in digests}
+
+
+def test_a_row_that_its_rules_keep_after_a_delete_is_told_apart(tmp_path: Path) -> None:
+    rows = lake(tmp_path / "lake", put("a", 1, x=1), remove("a", 2), deletes="ignore")
+    assert [row.kept for row in rows.of(['{"id":"a"}']).values()] == [True]
+
+
+def test_thousands_of_keys_are_asked_for_in_portions(tmp_path: Path) -> None:
+    rows = lake(tmp_path / "lake", *(put(f"k{n}", n, x=n) for n in range(2_500)))
+    keys = [f'{{"id":"k{n}"}}' for n in range(2_500)]
+    assert list(rows.sequences(keys)) == keys
+    assert len(rows.of(keys)) == 2_500
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NoTableError, match="no-such-table"):
+        DeltaLakeRows(str(tmp_path / "no-such-table"), {}).newest_created_ms()
+
+
+def test_an_empty_table_has_no_newest_change(tmp_path: Path) -> None:
+    rows = lake(tmp_path / "lake", put("a", 1))
+    DeltaTable(str(tmp_path / "lake" / "things" / "current")).delete()
+    assert rows.newest_created_ms() == 0
+    assert written(rows, tmp_path) == {}
