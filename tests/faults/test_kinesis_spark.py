@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyspark
 import pytest
+from deltalake import DeltaTable, QueryBuilder
+from envelopes import Change
+from envelopes import put as put_change
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -28,6 +32,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.spark]
 NewStream = Callable[[str, int], str]
 KILLS = int(os.environ.get("LAKESTREAM_KILLS", "3"))
 KILL_RECORDS = int(os.environ.get("LAKESTREAM_KILL_RECORDS", "6000"))
+KILL_KEYS = 2_000
+LIFE_S = 12
+"""About how long a job lives here: most of it is Spark's start."""
 SECRET = "never-to-be-seen-4711"
 
 
@@ -121,6 +128,7 @@ def test_a_wrong_option_is_refused_when_the_frame_is_made_and_the_message_names_
 def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """In a group of its own, so that it can be killed with the JVM and the workers it started."""
     env = {**os.environ, **CREDENTIALS, "PYSPARK_PYTHON": python(), "SPARK_LOCAL_IP": "127.0.0.1"}
+    env["PYTHONPATH"] = str(ROOT / "tests" / "support")
     with log.open("ab") as out:
         running = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
@@ -154,17 +162,19 @@ def delivered(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(120 + 150 * KILLS)
-def test_a_job_killed_at_random_moments_while_records_flow_delivers_each_once_with_no_gap(
+def test_a_job_killed_at_random_moments_while_records_flow_delivers_each_with_no_gap_and_its_tables_hold_each_once(
     kinesis_endpoint: str, new_stream: NewStream, tmp_path: Path
 ) -> None:
     """`kill -9` of the whole job LAKESTREAM_KILLS times; LAKESTREAM_KILL_RECORDS records. Its sink writes a batch anew
-    when it is run again, so that rows twice or missing would show.
+    when it is run again, so that rows twice or missing would show; then the pipeline writes it into tables.
     """
     rng = random.Random(os.environ.get("LAKESTREAM_SEED", "5"))
-    stream = new_stream(kinesis_endpoint, 4)
-    writer = threading.Thread(target=trickle, args=(kinesis_endpoint, stream, KILL_RECORDS))
+    stream, lake = new_stream(kinesis_endpoint, 4), tmp_path / "lake"
+    changes = [put_change(f"key-{n % KILL_KEYS}", n, n=n) for n in range(KILL_RECORDS)]
+    writer = threading.Thread(target=trickle, args=(kinesis_endpoint, stream, changes))
     writer.start()
-    command = job(tmp_path, endpoint=kinesis_endpoint, stream=stream, options={"maxRecordsPerTrigger": "700"})
+    settings = {"endpoint": kinesis_endpoint, "stream": stream, "lake": str(lake)}
+    command = job(tmp_path, options={"maxRecordsPerTrigger": "700"}, **settings)
     for _ in range(KILLS):
         with process(command, tmp_path / "job.log") as running:
             batches = committed(tmp_path)
@@ -177,17 +187,32 @@ def test_a_job_killed_at_random_moments_while_records_flow_delivers_each_once_wi
             # The moment is random, not awaited: between a plan, a read, a write and a commit.
             time.sleep(rng.uniform(0, 2))
     writer.join()
-    with process([*job(tmp_path, endpoint=kinesis_endpoint, stream=stream, once=True)], tmp_path / "job.log") as last:
+    with process(job(tmp_path, once=True, **settings), tmp_path / "job.log") as last:
         assert last.wait(240) == 0, (tmp_path / "job.log").read_text("utf-8")[-3000:]
-    rows = delivered(tmp_path)
-    assert Counter(int(row["data"]) for row in rows) == Counter(range(KILL_RECORDS))
+    reached = Counter(json.loads(row["data"])["seq"] for row in delivered(tmp_path))
+    assert reached == Counter(change.envelope()["seq"] for change in changes)
+    assert Counter(rows_of(lake / "things" / "history", "_key", "_seq")) == Counter(
+        (change.key_text, change.seq) for change in changes
+    )
+    newest = {change.key_text: (change.seq, change.digest) for change in changes}
+    held = rows_of(lake / "things" / "current", "_key", "_seq", "_digest")
+    assert Counter(held) == Counter((key, *version) for key, version in newest.items())
 
 
-def trickle(endpoint: str, stream: str, count: int) -> None:
-    kinesis = client(endpoint)
-    for first in range(0, count, 250):
-        put(kinesis, stream, first, min(250, count - first))
-        time.sleep(0.1)  # a flow, not a heap
+def rows_of(table: Path, *names: str) -> list[tuple[Any, ...]]:
+    rows = QueryBuilder().register("t", DeltaTable(str(table))).execute(f"SELECT {', '.join(names)} FROM t")  # noqa: S608 - a test's
+    return [tuple(row.values()) for row in pa.table(rows.read_all()).to_pylist()]
+
+
+def trickle(endpoint: str, stream: str, changes: list[Change]) -> None:
+    """A flow that lasts about as long as the killing does."""
+    kinesis, at_once = client(endpoint), 50
+    pause_s = LIFE_S * KILLS * at_once / len(changes)
+    for first in range(0, len(changes), at_once):
+        some = changes[first : first + at_once]
+        records = [{"Data": change.line(), "PartitionKey": change.key_text} for change in some]
+        kinesis.put_records(StreamName=stream, Records=records)
+        time.sleep(pause_s)
 
 
 def committed(tmp_path: Path) -> int:
