@@ -72,6 +72,7 @@ class Tail:
         self._step_ms: int | None = None
         self._scouting = False
         self._looked_ms = 0
+        self._is_in_turn = False
         self._thread = threading.Thread(target=self._run, name=f"kinesis-{ref}", daemon=True)
 
     def start(self) -> None:
@@ -87,6 +88,7 @@ class Tail:
 
     def turn(self) -> None:
         """One step ahead in the shard: what it brings, or how it failed, is for the next plan."""
+        self._is_in_turn = True
         try:
             if self._scouting:
                 self._scout()
@@ -98,6 +100,8 @@ class Tail:
             with self._owner.changed:
                 self.error = error
                 self._owner.changed.notify_all()
+        finally:
+            self._is_in_turn = False
 
     # When to take a turn; asked under the owner's lock.
 
@@ -126,8 +130,9 @@ class Tail:
         return self._reader.due_ms
 
     def is_awaited(self) -> bool:
-        """A plan should wait for this thread's look: it will be soon, and there is nothing else to do."""
-        return self._is_at_tip() and not self.backlog.spans and self._is_asked() and self.due_ms < LOOK_MS_MAX
+        """A plan should wait for this thread's look: it is under way or will be soon, and nothing else is to do."""
+        is_soon = self._is_in_turn or self.due_ms < LOOK_MS_MAX
+        return is_soon and self._is_at_tip() and not self.backlog.spans and self._is_asked()
 
     def _is_asked(self) -> bool:
         return self._looked_ms < self._owner.asked_ms

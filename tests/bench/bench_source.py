@@ -1,6 +1,7 @@
 """Benchmark of the Kinesis source on one machine, the emulator beside it.
 
-`python tests/bench/bench_source.py [--records 500000] [--bytes 1024] [--shards 4] [--json build/bench-source.json]`
+`python -m tests.bench.bench_source [--records 500000] [--bytes 1024] [--shards 4] [--json build/bench-source.json]`;
+`--records 0` measures the tip and the quiet alone.
 
 Rows and MB a second from trim_horizon, three times: by a bare client that decodes nothing, the most that the emulator
 gives (`floor`); by the source, of the emulator (`read`); and by the source of a server that answers at once, which is
@@ -30,7 +31,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from config.limits import KINESIS_GET_RECORDS_MAX
 from streaming_job.kinesis import LakestreamKinesis
-from streaming_job.spark import build_session
+from streaming_job.spark import build_session, write_checkpoints_quickly
 from tests.faults.kinesis_servers import CREDENTIALS, REGION, ROOT, client, ministack, until
 
 STREAM = "bench"
@@ -207,12 +208,15 @@ def run(plan: Plan) -> dict[str, Any]:
         spark = build_session("bench-source")
         spark.sparkContext.setLogLevel("ERROR")
         spark.dataSource.register(LakestreamKinesis)
+        write_checkpoints_quickly(spark, str(folder))  # as the job does
+        result: dict[str, Any] = {}
         try:
             warm_up(spark, endpoint, folder)
-            result: dict[str, Any] = {"load_seconds": round(loaded_s, 1), "floor": floor(endpoint, plan)}
-            result["read"] = read_all(spark, endpoint, plan, folder)
-            with quick_kinesis(plan) as alone:
-                result["read_alone"] = read_all(spark, alone, plan, folder)
+            if plan.records:
+                result |= {"load_seconds": round(loaded_s, 1), "floor": floor(endpoint, plan)}
+                result["read"] = read_all(spark, endpoint, plan, folder)
+                with quick_kinesis(plan) as alone:
+                    result["read_alone"] = read_all(spark, alone, plan, folder)
             client(endpoint).delete_stream(StreamName=STREAM)
             client(endpoint).create_stream(StreamName=STREAM, ShardCount=plan.shards)
             result["tip"] = tip(spark, endpoint, plan, folder)

@@ -1,7 +1,7 @@
 """Kinesis in memory: shards, parents, trimming by age, iterators that expire, faults on demand."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streaming_job.kinesis.errors import IteratorExpiredError, StreamMissingError
@@ -56,6 +56,8 @@ class MemoryKinesis:
     faults: deque[Exception] = field(default_factory=deque)
     """Each is raised once, by the next calls of GetRecords."""
     calls: list[str] = field(default_factory=list)
+    meanwhile: Callable[[], object] = lambda: None
+    """Happens while each call of GetRecords is under way."""
     page: int = 10_000
     _sequence: int = 10**20
     _iterators: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class MemoryKinesis:
 
     def get_records(self, iterator: str, limit: int) -> Answer:
         self.calls.append("get_records")
+        self.meanwhile()
         if self.faults:
             raise self.faults.popleft()
         if iterator not in self._iterators:

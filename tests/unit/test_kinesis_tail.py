@@ -90,6 +90,19 @@ def test_a_plan_waits_for_a_look_that_may_be_made_soon_and_for_no_other(kinesis:
     assert prefetcher.only.is_awaited()
 
 
+def test_a_plan_waits_for_a_look_that_is_under_way(kinesis: MemoryKinesis) -> None:
+    """Asked while the answer is being given: by then the pace holds back the next look, not this one."""
+    prefetcher = by_hand(kinesis)
+    prefetcher.only.turn()
+    kinesis.clock.ms += POLL_MS_MIN
+    prefetcher.asks()
+    kinesis.meanwhile = lambda: awaited.append(prefetcher.only.is_awaited())
+    awaited: list[bool] = []
+    prefetcher.only.turn()
+    assert awaited == [True]
+    assert not prefetcher.only.is_awaited()
+
+
 def test_a_clock_that_was_set_back_does_not_keep_a_shard_waiting(kinesis: MemoryKinesis) -> None:
     prefetcher = by_hand(kinesis)
     prefetcher.only.turn()
