@@ -45,11 +45,30 @@ def adopt(offset: Offset, listing: Listing) -> Offset:
     """
     moves: dict[ShardRef, Position] = {}
     for name, stream in offset.streams.items():
+        seen_ms = _SeenMs(stream, listing.get(name, ()))
         for shard in listing.get(name, ()):
             if shard.id not in stream.shards:
-                seen = [stream.shards[parent].seen_ms for parent in shard.parents if parent in stream.shards]
-                moves[ShardRef(name, shard.id)] = Position.trim_horizon(seen_ms=min(seen, default=0))
+                moves[ShardRef(name, shard.id)] = Position.trim_horizon(seen_ms=seen_ms.of(shard.id))
     return offset.moved(moves) if moves else offset
+
+
+class _SeenMs:
+    """Of a shard that the offset does not know, by its lineage.
+
+    Several generations may appear at once. Of one that came and was forgotten in between nothing was read: what is
+    known then is what is known of all shards, so that reading its children tells of the loss.
+    """
+
+    def __init__(self, stream: StreamOffset, listed: Iterable[Shard]) -> None:
+        self._known = {shard: position.seen_ms for shard, position in stream.shards.items()}
+        self._parents = {shard.id: shard.parents for shard in listed}
+        self._least = min(self._known.values(), default=0)
+
+    def of(self, shard: str) -> int:
+        if shard not in self._known:
+            parents = self._parents.get(shard, ())
+            self._known[shard] = min((self.of(parent) for parent in parents), default=self._least)
+        return self._known[shard]
 
 
 def prune(offset: Offset, listing: Listing) -> Offset:

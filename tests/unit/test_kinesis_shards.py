@@ -46,6 +46,15 @@ def test_a_shard_that_appears_later_starts_at_its_trim_horizon_and_inherits_when
     assert adopt(adopted, listing) is adopted
 
 
+def test_a_shard_knows_of_its_lineage_though_several_generations_appear_at_once_or_one_was_never_seen() -> None:
+    """Nothing known of it, what was trimmed before its first reading would be passed over in silence."""
+    offset = offset_of(a=Position.closed("9", seen_ms=70), b=Position.after("8", seen_ms=60))
+    at_once = {"s": (Shard("d", ("c",)), Shard("c", ("a",)), Shard("a"), Shard("b"))}
+    assert adopt(offset, at_once).positions()[ShardRef("s", "d")] == Position.trim_horizon(seen_ms=70)
+    came_and_went = {"s": (Shard("b"), Shard("d", ("c",)))}
+    assert adopt(offset, came_and_went).positions()[ShardRef("s", "d")] == Position.trim_horizon(seen_ms=60)
+
+
 def test_a_read_shard_is_dropped_only_when_kinesis_has_forgotten_it() -> None:
     offset = offset_of(a=Position.closed("9"), b=Position.after("3"))
     assert prune(offset, {"s": (Shard("a"), Shard("b"))}) is offset
