@@ -4,11 +4,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from envelopes import Change
-from histories import Model, batches, model
+from histories import batches, check, model
 from hypothesis import HealthCheck, Phase, given, settings
 from lake_rig import LakeRig, table_config
 from pyspark.sql import SparkSession
@@ -45,12 +44,3 @@ def test_both_engines_hold_what_the_model_holds(spark: SparkSession, delivered: 
         for engine in ENGINES:
             seen = [(row["_table"], row["_key"], row["_seq"]) for row in rig.rows(f"{engine}/history", *COLUMNS_PAST)]
             assert sorted(("rust", key, seq) for _, key, seq in seen) == sorted(expected)
-
-
-def check(expected: Model, rows: list[dict[str, Any]]) -> None:
-    assert {row["_key"]: (row["_seq"], row["_deleted"], row["_digest"]) for row in rows} == expected.current
-    for row in rows:
-        item = expected.items[row["_key"]] or {}
-        assert (row["n"], row["s"]) == (item.get("n"), item.get("s"))
-        assert row["_rescued"] is None
-        assert (row["_row_digest"] is None) == row["_deleted"]
