@@ -23,6 +23,7 @@ from infra.local.emulator import Clients
 from infra.local.home import Home
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
+from infra.local.restart import restart as stack_restart
 from infra.local.settings import LocalSettings, load_local_settings
 from infra.local.stack import UpOptions
 from infra.local.stack import down as stack_down
@@ -147,6 +148,31 @@ def down(
 
 @app.command(epilog=_EXIT_CODES)
 @_plainly
+def restart(
+    dir_: Dir = _DIR,
+    *,
+    within: Annotated[float, typer.Option(min=1, help="Seconds until it must be ready.")] = 180,
+    as_json: AsJson = False,
+) -> None:
+    """Start again whatever of the stack has ended, killed or not, and wait until it is ready; what runs is left alone.
+
+    Example: lakestream local restart
+    """
+    home = Home(dir_.absolute())
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _err.status("looking") as shown:
+        again = stack_restart(home, within, lambda name: shown.update(f"starting {name} again …"))
+    if as_json:
+        _print_json({"restarted": again})
+        return
+    if not again:
+        _err.print("nothing has ended", **_AS_IS)
+    for name, pid in again.items():
+        _err.print(f"{name}: runs again, pid {pid}", **_AS_IS)
+
+
+@app.command(epilog=_EXIT_CODES)
+@_plainly
 def status(dir_: Dir = _DIR, *, as_json: AsJson = False) -> None:
     """What runs, and what it holds. Exit code 3 when a process is gone or the job is not healthy.
 
@@ -158,6 +184,7 @@ def status(dir_: Dir = _DIR, *, as_json: AsJson = False) -> None:
     else:
         _show_status(found)
     if not found.well:
+        _err.print("`lakestream local restart` starts again what has ended", **_AS_IS)
         raise typer.Exit(UNWELL)
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.local.errors import NoStackError, NotPossibleError
 from infra.local.processes import Identity, is_alive
@@ -95,7 +96,7 @@ class Home:
     def processes(self) -> list[Identity]:
         """In the order they were started."""
         try:
-            entries: Mapping[str, Mapping[str, object]] = json.loads(self.journal.read_text(encoding="utf-8"))
+            entries: Mapping[str, Mapping[str, Any]] = json.loads(self.journal.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:

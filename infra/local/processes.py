@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,18 +30,29 @@ class Identity:
     started_s: float
     """Comparable only with another of the same machine, since the same boot."""
     log: str
+    command: tuple[str, ...] = ()
+    """What starts it again."""
+    answers_at: str | None = None
+    """Where it answers with 200 once it is ready."""
 
     @classmethod
-    def of_json(cls, name: str, value: Mapping[str, object]) -> "Identity":
+    def of_json(cls, name: str, value: Mapping[str, Any]) -> "Identity":
         return cls(
-            name=name, pid=int(str(value["pid"])), started_s=float(str(value["started_s"])), log=str(value["log"])
+            name=name,
+            pid=int(value["pid"]),
+            started_s=float(value["started_s"]),
+            log=str(value["log"]),
+            command=tuple(value["command"]),
+            answers_at=value["answers_at"],
         )
 
     def as_json(self) -> dict[str, object]:
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
 
-def start(name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path) -> Identity:
+def start(
+    name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path, answers_at: str | None = None
+) -> Identity:
     """Its output goes to `log`; a session of its own keeps the terminal's Ctrl-C away and its children together."""
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -53,7 +65,12 @@ def start(name: str, command: Sequence[str], *, env: Mapping[str, str], log: Pat
             cwd=cwd,
         )
     return Identity(
-        name=name, pid=process.pid, started_s=_started_s(psutil.Process(process.pid)), log=str(log.absolute())
+        name=name,
+        pid=process.pid,
+        started_s=_started_s(psutil.Process(process.pid)),
+        log=str(log.absolute()),
+        command=tuple(command),
+        answers_at=answers_at,
     )
 
 

@@ -1,11 +1,7 @@
 """`lakestream local up` and `down`: the order in which the embedded stack comes and goes, in one place each."""
 
-import contextlib
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +14,9 @@ from config.tables import TableConfig, load_tables
 from infra import validate
 from infra.local import checks, emulator, kcl, processes
 from infra.local.deployment import Deployed, deploy, validated
-from infra.local.errors import NotPossibleError, NotReadyError
+from infra.local.errors import NotPossibleError
 from infra.local.home import Home, write_json
+from infra.local.launching import Launcher, uninterrupted
 from infra.local.ports import LOOPBACK, free_ports
 from infra.local.processes import Identity
 from infra.local.settings import LocalSettings
@@ -148,6 +145,7 @@ class _Start:
         }
         self._endpoint = options.emulator or emulator.endpoint_of(self._port)
         self._env = emulator.process_environment(self._endpoint, settings.region)
+        self._launcher = Launcher(home, settings.ready_within_s, started)
 
     def run(self) -> dict[str, object]:
         rules = self._home.file("rules.json")
@@ -169,15 +167,15 @@ class _Start:
             self._say("streaming job and dashboard")
             self._start_dashboard(deployed)
             self._start_job()
-            self._wait_answer("dashboard", "")
+            self._launcher.wait("dashboard")
         stack = self._stack(deployed)
         write_json(self._home.stack_file, stack)
         return stack
 
     def _start_emulator(self) -> None:
         env = emulator.environment(self._port, self._home.state, self._settings.region)
-        self._launch("emulator", [str(checks.EMULATOR)], env)
-        self._wait("emulator", lambda: emulator.answers(f"{self._endpoint}/_ministack/ready") == 200)
+        self._launcher.start("emulator", [str(checks.EMULATOR)], env, f"{self._endpoint}/_ministack/ready")
+        self._launcher.wait("emulator")
 
     def _start_workers(self, deployed: Deployed, rules: Path) -> None:
         place = Place(
@@ -191,20 +189,20 @@ class _Start:
         for name, value in settings.items():
             file = self._home.file(f"{name}.json")
             write_json(file, value)
-            self._launch(name, [sys.executable, "-m", f"infra.local.{name}", "--settings", str(file)], self._env)
+            self._launch(name, [sys.executable, "-m", f"infra.local.{name}", "--settings", str(file)], "metrics")
         for name in settings:
-            self._wait_answer(name, "metrics")
+            self._launcher.wait(name)
 
     def _start_job(self) -> None:
-        self._launch("job", [_LAKESTREAM, "run", "--config", str(self._home.file("job.yaml"))], self._env)
-        self._wait_answer("job", "healthz")
+        self._launch("job", [_LAKESTREAM, "run", "--config", str(self._home.file("job.yaml"))], "healthz")
+        self._launcher.wait("job")
 
     def _start_probe(self) -> None:
         """From the stream's beginning, so that its count and the bridge's begin together."""
         command = [_LAKESTREAM, "probe", "--config", str(self._home.file("job.yaml")), "--start", "trim_horizon"]
         command += ["--bridge", self._metrics_urls()["mapping"], "--metrics-port", str(self._ports["probe"])]
-        self._launch("probe", command, self._env)
-        self._wait_answer("probe", "metrics")
+        self._launch("probe", command, "metrics")
+        self._launcher.wait("probe")
 
     def _start_dashboard(self, deployed: Deployed) -> None:
         """Before the job, as a process of its own: it is there to say so when the job is not."""
@@ -212,36 +210,15 @@ class _Start:
         for name, url in self._metrics_urls().items():
             command += ["--metrics", f"{name}={url}"]
         command += ["--verify-record", str(self._home.file("verify.json").absolute())]
-        self._launch("dashboard", command, self._env)
+        self._launch("dashboard", command, "")
 
     def _metrics_urls(self) -> dict[str, str]:
         """Of every process that publishes figures, the job first."""
         names = ["job"] * self._options.job + ["mapping", "delivery"] + ["probe"] * self._options.probe
         return {name: f"http://{LOOPBACK}:{self._ports[name]}/metrics" for name in names}
 
-    def _launch(self, name: str, command: list[str], env: dict[str, str]) -> None:
-        log = self._home.logs / f"{name}.log"
-        # Noted in the same breath, so that whatever interrupts us finds it in the list.
-        with uninterrupted():
-            try:
-                self._started.append(processes.start(name, command, env=env, log=log, cwd=self._home.path))
-            except OSError as error:
-                raise NotReadyError(
-                    f"{name} cannot be started, {command[0]}: {error.strerror}", hint="run `make setup`"
-                ) from error
-            self._home.remember(self._started)
-
-    def _wait_answer(self, name: str, page: str) -> None:
-        self._wait(name, lambda: emulator.answers(f"http://{LOOPBACK}:{self._ports[name]}/{page}") == 200)
-
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
-        emulator.wait_until(ready, what=name, within_s=self._settings.ready_within_s, watch=self._all_alive)
-
-    def _all_alive(self) -> None:
-        for process in self._started:
-            if not processes.is_alive(process):
-                said = processes.last_lines(Path(process.log), 3)
-                raise NotReadyError(f"{process.name} ended before it was ready: {said}", hint=f"see {process.log}")
+    def _launch(self, name: str, command: list[str], page: str) -> None:
+        self._launcher.start(name, command, self._env, f"http://{LOOPBACK}:{self._ports[name]}/{page}")
 
     def _job_settings(self, deployed: Deployed) -> dict[str, Any]:
         """Settings of config/settings.py, so that `lakestream run` needs nothing but this file."""
@@ -307,22 +284,3 @@ def stop_all(started: list[Identity], within_s: float, say: Say = lambda _: None
         say(process.name)
         ended[process.name] = processes.stop(process, within_s=within_s)
     return ended
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Signals that arrive inside are delivered after it: half noted or half ended is what leaves processes behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda arrived, _frame: waiting.append(arrived))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in waiting:
-            os.kill(os.getpid(), number)

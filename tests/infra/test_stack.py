@@ -285,7 +285,7 @@ def test_down_where_nothing_runs_says_so_and_is_content(tmp_path: Path) -> None:
     assert local("down", "--dir", tmp_path, "--json").json == {"ended": {}}
 
 
-@pytest.mark.parametrize("verb", ["status", "load"])
+@pytest.mark.parametrize("verb", ["status", "load", "restart"])
 def test_a_command_that_needs_a_stack_says_how_to_start_one(verb: str, tmp_path: Path) -> None:
     answer = local(verb, "--dir", tmp_path)
     assert answer.code == 4
@@ -374,7 +374,9 @@ def test_down_ends_what_a_killed_start_left(tmp_path: Path) -> None:
 
 
 def test_a_stack_goes_as_a_whole_and_another_begins_anew(tmp_path: Path) -> None:
-    """Life of one folder: up, a process lost, down, down again, and anew on the same port, without the old items."""
+    """Life of one folder: up, a process lost and started again, lost once more, down, down again, and anew on the same
+    port, without the old items.
+    """
     (port,) = free_ports(1)
     assert local("up", "--no-job", "--dir", tmp_path, "--port", port).code == 0
     first = json.loads((tmp_path / "stack.json").read_text())
@@ -388,6 +390,15 @@ def test_a_stack_goes_as_a_whole_and_another_begins_anew(tmp_path: Path) -> None
         "delivery": True,
     }
 
+    again = local("restart", "--dir", tmp_path, "--json")
+    assert (again.code, list(again.json["restarted"])) == (0, ["mapping"]), again.err
+    assert local("status", "--dir", tmp_path, "--json").json["well"]
+    now = json.loads((tmp_path / "stack.json").read_text())["processes"]
+    assert now["mapping"]["pid"] == again.json["restarted"]["mapping"]
+    assert now["delivery"] == first["processes"]["delivery"]
+    assert local("restart", "--dir", tmp_path, "--json").json == {"restarted": {}}
+    os.kill(now["mapping"]["pid"], signal.SIGKILL)
+
     answer = local("down", "--dir", tmp_path, "--json")
     assert answer.json["ended"] == {"delivery": True, "emulator": True}
     assert processes_in(tmp_path) == []
@@ -398,6 +409,10 @@ def test_a_stack_goes_as_a_whole_and_another_begins_anew(tmp_path: Path) -> None
     assert answer.code == 0, answer.err
     assert answer.json["aws_endpoint"] == first["aws_endpoint"] == f"http://127.0.0.1:{port}"
     assert local("status", "--dir", tmp_path, "--json").json["items"] == {TABLE: 0}
+    os.kill(answer.json["processes"]["emulator"]["pid"], signal.SIGKILL)
+    until(lambda: _unwell(local("status", "--dir", tmp_path, "--json")), "status sees the loss")
+    refused = local("restart", "--dir", tmp_path)
+    assert (refused.code, refused.is_one_clear_line) == (2, True), "its table's stream is gone: only `up` helps"
     assert local("down", "--dir", tmp_path).code == 0
     assert processes_in(tmp_path) == []
 
