@@ -1,5 +1,6 @@
 """One invocation: what is reported as failed, where poison goes, what is measured and what is said."""
 
+import gc
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from bridge_lambda import handler as bridge_module
 from bridge_lambda.envelope import Parked
 from bridge_lambda.errors import NotOurEventError, ParkError
-from bridge_lambda.handler import NEAR_EXPIRY_MS, Bridge, process
+from bridge_lambda.handler import EVENT_CONTAINERS_MAX, NEAR_EXPIRY_MS, Bridge, process, spare_the_collector
 from bridge_lambda.publisher import RESERVE_MS
 from bridge_lambda.rules import HashKey, table_rules
 from config.limits import KINESIS_RECORD_BYTES_MAX
@@ -417,3 +418,30 @@ def test_every_record_of_a_batch_ends_in_the_stream_or_in_a_dead_letter_or_is_ke
     newest = {number % 3: number for number in sorted(of_kind["good"])}
     assert sorted(last.values()) == sorted(newest.values())
     bridge_module.metrics.clear_metrics()
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generations that were collected; what the collector is told is taken back."""
+    thresholds, seen = gc.get_threshold(), list[int]()
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    yield seen
+    gc.callbacks.remove(note)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+def test_no_event_is_searched_for_cycles_while_it_is_parsed(collections: list[int]) -> None:
+    """The most dicts that a mapping's event has room for; a second event is no different from the first."""
+    event = json.dumps({str(number): {"N": "1"} for number in range(EVENT_CONTAINERS_MAX - 1000)})
+    spare_the_collector()
+    gc.collect()
+    collections.clear()
+    for _ in range(2):
+        json.loads(event)
+    assert collections == []
