@@ -8,12 +8,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import load_settings
-from infra.local import checks, kcl
-from streaming_job.latency.probe.command import Options
-from streaming_job.latency.probe.command import probe as run_probe
-from streaming_job.logs import log_to_stderr
-
 GAPS = 13
 EXIT_CODES = f"Exit codes: 0 ended as asked; 2 not possible as things are, nothing was started; {GAPS} found gaps."
 
@@ -44,6 +38,12 @@ def probe(
 
     Example: lakestream probe --bridge http://127.0.0.1:9465/metrics --seconds 60
     """
+    from config.settings import load_settings  # noqa: PLC0415 - the other commands need not load what a probe needs
+    from infra.local import checks, kcl  # noqa: PLC0415
+    from streaming_job.latency.probe.command import Options  # noqa: PLC0415
+    from streaming_job.latency.probe.command import probe as run_probe  # noqa: PLC0415
+    from streaming_job.logs import log_to_stderr  # noqa: PLC0415
+
     if start not in ("latest", "trim_horizon"):
         raise typer.BadParameter(f"{start!r} is neither latest nor trim_horizon", param_hint="--start")
     settings = load_settings(config)
