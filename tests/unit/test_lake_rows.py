@@ -6,11 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from envelopes import Change, put, remove
-from lake_rig import table_config
+from lake_rig import settings_for, table_config
+from pyspark.sql import SparkSession
 from rig_without_spark import RigWithoutSpark
 
-from streaming_job.operations.lake_rows import DeltaLakeRows, NoTableError
+from streaming_job.operations.lake_rows import DeltaLakeRows, NoTableError, lake_rows
 from streaming_job.operations.verify import LakeRow
+from streaming_job.pipeline.locations import Lake
 
 COLUMNS = {
     "at": "timestamp",
@@ -80,6 +82,20 @@ def test_thousands_of_keys_are_asked_for_in_portions(tmp_path: Path) -> None:
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoTableError, match="no-such-table"):
         DeltaLakeRows(str(tmp_path / "no-such-table"), {}).newest_created_ms()
+
+
+def test_spark_is_started_only_for_a_table_that_it_writes(tmp_path: Path) -> None:
+    class AskedError(Exception):
+        """For a session."""
+
+    def spark() -> SparkSession:
+        raise AskedError
+
+    settings = settings_for(tmp_path, ["things"])
+    rust, other = table_config(engine="rust"), table_config(engine="spark")
+    assert isinstance(lake_rows(settings, rust, Lake(settings.lake).of(rust), spark), DeltaLakeRows)
+    with pytest.raises(AskedError):
+        lake_rows(settings, other, Lake(settings.lake).of(other), spark)
 
 
 def test_an_empty_table_has_no_newest_change(tmp_path: Path) -> None:
