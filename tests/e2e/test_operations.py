@@ -139,6 +139,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
             "bucket": {"name": facts["bucket"], "archive_prefix": facts["archive_prefix"]},
             "tables": [TABLE],
             "tables_dir": str(rules),
+            "intake": {"look_every_s": 1},
         }
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
         yield Lake(tmp_path, clients_of(facts), facts["bucket"])
