@@ -28,8 +28,9 @@ from streaming_job.errors import JobFailedError
 from streaming_job.files.watch import progress_of
 from streaming_job.health import Health
 from streaming_job.kinesis.progress import platform_progress, shard_progress
+from streaming_job.kinesis.spool import empty_folder, left_rows
 from streaming_job.metrics import JobMetrics
-from streaming_job.pipeline.batch import BatchReport, Pipeline, now_ms
+from streaming_job.pipeline.batch import BatchReport, Pipeline, is_bounded, now_ms
 from streaming_job.pipeline.intake_drain import Drain
 from streaming_job.pipeline.lane import TableReport
 from streaming_job.sources import source_frame
@@ -126,16 +127,20 @@ class Job:
             else {"processingTime": f"{self._settings.trigger.interval_ms} milliseconds"}
         )
         return (
-            source_frame(self._spark, self._settings)
+            source_frame(self._spark, self._settings, spool_folder=self._spool_folder())
             .writeStream.foreachBatch(self._process_batch)
             .option("checkpointLocation", self._settings.lake.checkpoint)
             .queryName("lakestream")
             .trigger(**trigger)
         )
 
+    def _spool_folder(self) -> str | None:
+        return empty_folder(self._settings.lake.checkpoint) if is_bounded(self._settings) else None
+
     def _process_batch(self, frame: DataFrame, batch_id: int) -> None:
         with self._gate.batch():
-            report = self._pipeline.process_batch(frame, batch_id)
+            left = left_rows(frame) if is_bounded(self._settings) else None
+            report = self._pipeline.process_batch(frame if left is None else left, batch_id)
             self._publish(report)
             self._tend()
             self._batch_ended_at = time.monotonic()
@@ -243,7 +248,7 @@ class _ProgressListener(StreamingQueryListener):
             shards = shard_progress(source.get("latestOffset")) or platform_progress(source, now_ms())
             self._metrics.source.update(shards)
             self._metrics.source.update_archives(progress_of(source.get("latestOffset")))
-        log.info("progress", extra={"rows": progress["numInputRows"], "duration_ms": progress.get("durationMs", {})})
+        log.info("progress", extra={"duration_ms": progress.get("durationMs", {})})
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         log.debug("idle", extra={"query": str(event.id)})
@@ -257,7 +262,19 @@ def reason_of(error: StreamingQueryException) -> str:
     """The innermost message: what our source or a batch said, without Spark's wrapping around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     ours = [line for line in lines if re.match(r"^(\w+\.)*\w*Error\b.*:", line)]
-    return (ours or lines or ["the query failed"])[-1 if ours else 0]
+    if ours:
+        return ours[-1]
+    # Over Spark Connect there is none.
+    trace = [line.strip() for line in str(getattr(error, "_stackTrace", "")).splitlines()]
+    if any(_STREAM_READER in line for line in trace):
+        return "the process that reads the stream ended without a word: killed, or out of memory"
+    causes = [line.removeprefix(_CAUSE) for line in trace if line.startswith(_CAUSE)]
+    return (causes[-1:] or lines or ["the query failed"])[0]
+
+
+_CAUSE: Final = "Caused by: "
+_STREAM_READER: Final = "PythonStreamingSourceRunner"
+"""Spark's side of the process in which a Python source lives; it raises nothing of its own while that one answers."""
 
 
 @contextmanager

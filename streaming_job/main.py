@@ -85,7 +85,7 @@ def _run_with(
         cleanup.callback(flusher.stop)
         latency = PausableLatency(book)
         pipeline = cleanup.enter_context(Pipeline(spark, settings, tables, latency))
-        drain = _drain(settings, tables, taking_in(spark, pipeline, latency))
+        drain = _drain(settings, tables, taking_in(pipeline, latency))
         warm_up(spark, settings, tables)
         log.info("ready to stream", extra={"url": server.url, "seconds": round(time.monotonic() - started, 1)})
         job = Job(spark, settings, pipeline, drain=drain, metrics=metrics, health=health)

@@ -8,7 +8,8 @@ from streaming_job.files.auto_loader import auto_loader_frame
 from streaming_job.spark import on_databricks
 
 
-def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
+def source_frame(spark: SparkSession, settings: Settings, *, spool_folder: str | None = None) -> DataFrame:
+    """`spool_folder`: where our own source may leave a batch's rows for who takes them from there."""
     match settings.source.connector:
         case "databricks":
             options = _kinesis_options(settings) | settings.source.options
@@ -17,7 +18,8 @@ def source_frame(spark: SparkSession, settings: Settings) -> DataFrame:
             from streaming_job.kinesis import LakestreamKinesis  # noqa: PLC0415 - not there on Databricks, nor needed
 
             spark.dataSource.register(LakestreamKinesis)
-            options = _kinesis_options(settings) | _ours(settings) | settings.source.options
+            spool = {"spoolFolder": spool_folder} if spool_folder else {}
+            options = _kinesis_options(settings) | _ours(settings) | spool | settings.source.options
             return spark.readStream.format(LakestreamKinesis.name()).options(**options).load()
         case "files" if on_databricks():
             return auto_loader_frame(spark, settings)

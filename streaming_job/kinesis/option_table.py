@@ -158,6 +158,14 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
         None,
     ),
     OptionSpec(
+        "spoolFolder",
+        "none",
+        _OURS,
+        "a folder of the driver's: rows read ahead are left in files there for a `foreachBatch` that takes them by "
+        "`spool.left_rows(frame)`, without a task; read the ordinary way, the frame has an executor read them again",
+        "spool_folder",
+    ),
+    OptionSpec(
         "catchUpThreshold",
         "5m",
         _OURS,

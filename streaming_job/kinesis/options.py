@@ -37,6 +37,7 @@ class Options:
     catch_up_behind_ms: int = 300_000
     batch_rows_max: int = 100_000
     batch_bytes_max: int = 128 * 1024**2
+    spool_folder: str | None = None
     fail_on_data_loss: bool = True
     service_credential: str | None = None
     access_key: str | None = None

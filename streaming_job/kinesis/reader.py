@@ -27,6 +27,7 @@ from streaming_job.kinesis.prefetch import Prefetcher, fetch_limits
 from streaming_job.kinesis.progress import progress_of
 from streaming_job.kinesis.rows import SCHEMA, from_ipc, to_ipc
 from streaming_job.kinesis.shards import StreamInfo, initial_offset
+from streaming_job.kinesis.spool import Spool, SpooledPartition
 
 START_MS_MAX = 600_000
 """From its beginning to its first look at a shard, a new query takes no longer; later, what was trimmed is a loss."""
@@ -90,7 +91,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         begin, finish = self._accepted(Offset.from_json(start)), Offset.from_json(end)
         positions, infos = begin.positions(), self._catalog.infos()
-        buffered: list[tuple[ShardRef, list[pa.RecordBatch]]] = []
+        buffered: list[tuple[RangePartition, list[pa.RecordBatch]]] = []
         ranges: list[InputPartition] = []
         for ref, position in finish.positions().items():
             # A shard that the start does not know was born since: the plan that found it reads it from its beginning.
@@ -107,13 +108,17 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 ranges.append(RangePartition(ref, before, position, info))
                 continue
             for run in runs(segments):
+                range_ = RangePartition(ref, before, run[-1].end, info, sum(s.count for s in run))
                 if run[0].rows is None:
-                    ranges.append(RangePartition(ref, before, run[-1].end, info, sum(s.count for s in run)))
+                    ranges.append(range_)
                 else:
-                    batches = [s.rows.to_arrow(ref.stream, ref.shard) for s in run if s.rows]
-                    buffered.append((ref, batches))
+                    buffered.append((range_, [s.rows.to_arrow(ref.stream, ref.shard) for s in run if s.rows]))
                 before = run[-1].end
-        return [*_packed(buffered, self._options.shards_per_task), *ranges]
+        if self._spool is not None and buffered and not ranges:
+            path = self._spool.put([batch for _, batches in buffered for batch in batches])
+            if path is not None:
+                return [SpooledPartition(path, [range_ for range_, _ in buffered])]
+        return [*_packed([batches for _, batches in buffered], self._options.shards_per_task), *ranges]
 
     def commit(self, end: dict[str, Any]) -> None:
         """The next plan starts at `end` and lets go of what lies before it; nothing to do here."""
@@ -122,12 +127,17 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         if self._prefetcher:
             self._prefetcher.stop()
             deregister(self._api, self._options, self._prefetcher.consumers.values(), self._clock)
+        if self._spool:
+            self._spool.close()
 
     # On the executors.
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         if isinstance(partition, BufferedPartition):
             yield from from_ipc(partition.payload)
+        elif isinstance(partition, SpooledPartition):
+            for each in partition.ranges:
+                yield from self.read(each)
         elif isinstance(partition, RangePartition):
             limits = fetch_limits(self._options, partition.info)
             reader = ShardReader(self._api, partition.ref, partition.start, limits, self._clock)
@@ -158,6 +168,10 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             refresh_ms=options.shards_refresh_ms,
             retry_ms_max=options.retry_ms_max,
         )
+
+    @cached_property
+    def _spool(self) -> Spool | None:
+        return Spool(self._options.spool_folder) if self._options.spool_folder else None
 
     @cached_property
     def _initial_offset(self) -> Offset:
@@ -222,12 +236,12 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return replace(offset, streams=streams)
 
 
-def _packed(buffered: list[tuple[ShardRef, list[pa.RecordBatch]]], shards_per_task: int) -> Iterator[BufferedPartition]:
+def _packed(buffered: list[list[pa.RecordBatch]], shards_per_task: int) -> Iterator[BufferedPartition]:
     """Few tasks, as each costs more than a small batch's rows, but none with too much to carry."""
     for index in range(0, len(buffered), shards_per_task):
         held: list[pa.RecordBatch] = []
         size = 0
-        for batch in (batch for _, batches in buffered[index : index + shards_per_task] for batch in _sliced(batches)):
+        for batch in (batch for batches in buffered[index : index + shards_per_task] for batch in _sliced(batches)):
             if held and size + batch.nbytes > PAYLOAD_BYTES_MAX:
                 yield BufferedPartition(to_ipc(held))
                 held, size = [], 0

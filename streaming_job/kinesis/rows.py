@@ -25,7 +25,7 @@ _FIELDS: list[tuple[str, pa.DataType]] = [
     ("sequenceNumber", pa.string()),
     ("approximateArrivalTimestamp", pa.timestamp("us", tz="UTC")),
 ]
-_ARROW: Final[pa.Schema] = pa.schema(_FIELDS)
+ARROW: Final[pa.Schema] = pa.schema(_FIELDS)
 
 
 @dataclass
@@ -97,13 +97,13 @@ class Rows:
                 pa.array(self.sequences, pa.string()),
                 arrivals,
             ],
-            schema=_ARROW,
+            schema=ARROW,
         )
 
 
 def to_ipc(batches: Sequence[pa.RecordBatch]) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _ARROW) as writer:
+    with pa.ipc.new_stream(sink, ARROW) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return bytes(sink.getvalue())

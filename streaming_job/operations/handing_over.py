@@ -197,7 +197,7 @@ class Delivery:
         except LeaseHeldError:
             return
         try:
-            drain = Drain(self._intake, self._tables, taking_in(spark, pipeline, latency), self._slices())
+            drain = Drain(self._intake, self._tables, taking_in(pipeline, latency), self._slices())
             standing = self._standing(owner)
             while standing.taken_in < standing.handed_over:
                 # Receipts are listed where a piece may have ended, not at each of its slices.

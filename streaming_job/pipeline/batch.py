@@ -100,10 +100,10 @@ class Pipeline:
         for lane in self._lanes.values():
             lane.close()
 
-    def process_batch(self, frame: DataFrame, batch_id: int, *, repair: bool = False) -> BatchReport:
-        """Everything of this batch into the tables; returns when all of it is committed or parked."""
+    def process_batch(self, batch: DataFrame | pa.Table, batch_id: int, *, repair: bool = False) -> BatchReport:
+        """Everything of this batch, rows of a source, into the tables; returns when all is committed or parked."""
         report = BatchReport(batch_id)
-        for changes in self._read(frame, report):
+        for changes in self._read(batch, report):
             self._process(changes, report, repair=repair)
         return report
 
@@ -137,25 +137,20 @@ class Pipeline:
                 self._latency.record(part, table=table, batch=name, batch_start_ms=start_ms, commit_ms=commit_ms)
         report.spend(watch.spent_ms)
 
-    def _read(self, frame: DataFrame, report: BatchReport) -> Iterator[pa.Table]:
+    def _read(self, batch: DataFrame | pa.Table, report: BatchReport) -> Iterator[pa.Table]:
         """1. Decode: the source is read exactly once. A crash here leaves nothing."""
         watch = Stopwatch(self._after_step)
-        rows = frame.select(*SOURCE)
         with watch.step(Step.DECODE):
-            if self._is_bounded:
-                slices = iter([self._assembly.decoder.changes(rows.toArrow())])
+            if isinstance(batch, pa.Table):
+                slices = iter([self._assembly.decoder.changes(batch)])
+            elif is_bounded(self._settings):
+                slices = iter([self._assembly.decoder.changes(batch.select(*SOURCE).toArrow())])
             else:
-                slices = cut(rows, self._tables, self._settings.pipeline.slice_bytes_max)
+                slices = cut(batch.select(*SOURCE), self._tables, self._settings.pipeline.slice_bytes_max)
         report.spend(watch.spent_ms)
         for changes in slices:
             if changes.num_rows:
                 yield changes
-
-    @property
-    def _is_bounded(self) -> bool:
-        """Our own source ends a batch at its bounds; the platform's may hand over any amount."""
-        source = self._settings.source
-        return source.connector == "lakestream" and source.batch_bytes_max <= self._settings.pipeline.slice_bytes_max
 
     def _run_lanes(
         self, good: pa.Table, unique: pa.Table, report: BatchReport, *, repair: bool
@@ -176,6 +171,12 @@ class Pipeline:
             if outcome.commit_ms is not None and outcome.failure is None:
                 done[table] = (parts[table], outcome.commit_ms)
         return done
+
+
+def is_bounded(settings: Settings) -> bool:
+    """Our own source ends a batch at its bounds; the platform's may hand over any amount."""
+    source = settings.source
+    return source.connector == "lakestream" and source.batch_bytes_max <= settings.pipeline.slice_bytes_max
 
 
 def cut(rows: DataFrame, tables: Mapping[str, TableConfig], bytes_max: int) -> Iterator[pa.Table]:

@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 from pydantic import ValidationError
-from pyspark.sql import SparkSession
 
 from config.settings import IntakeSettings
 from config.tables import TableConfig
@@ -55,10 +54,10 @@ class PausableLatency:
             self._is_paused = False
 
 
-def taking_in(spark: SparkSession, pipeline: Pipeline, latency: PausableLatency) -> TakeIn:
+def taking_in(pipeline: Pipeline, latency: PausableLatency) -> TakeIn:
     def take_in(rows: pa.Table, *, repair: bool) -> BatchReport:
         with latency.paused():
-            return pipeline.process_batch(spark.createDataFrame(rows), _BATCH, repair=repair)
+            return pipeline.process_batch(rows, _BATCH, repair=repair)
 
     return take_in
 

@@ -67,7 +67,7 @@ def job(rig: LakeRig, owner: Owner | None = None) -> Iterator[None]:
         drain = Drain(
             Intake.of(rig.settings),
             rig.tables,
-            taking_in(rig.spark, pipeline, latency),
+            taking_in(pipeline, latency),
             IntakeSettings(look_every_s=0.05),
         )
 

@@ -5,8 +5,10 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 from pyspark.sql.streaming.datasource import ReadAllAvailable
@@ -14,6 +16,7 @@ from pyspark.sql.streaming.datasource import ReadAllAvailable
 from streaming_job.kinesis.errors import DeniedError, OffsetError, OptionError, StreamMissingError
 from streaming_job.kinesis.options import parse_options
 from streaming_job.kinesis.reader import KinesisStreamReader, LakestreamKinesis
+from streaming_job.kinesis.spool import SpooledPartition
 from tests.faults.kinesis_loop import MicroBatches
 from tests.faults.kinesis_servers import REGION, until
 
@@ -68,6 +71,26 @@ def test_a_batch_run_again_after_a_crash_is_the_same_batch_though_more_has_arriv
     rows = [value for task in tasks for batch in again.read(task) for value in batch.column("data").to_pylist()]
     query.restart()
     assert sorted(rows) == sorted(first)
+
+
+def test_rows_left_in_a_file_are_those_an_executor_reads_where_the_file_is_not_taken(
+    kinesis: Any, kinesis_endpoint: str, stream: str, tmp_path: Path
+) -> None:
+    expected = put(kinesis, stream, 0, 60)
+    query = MicroBatches(kinesis_endpoint, stream, {"maxRecordsPerTrigger": "25", "spoolFolder": str(tmp_path)})
+    left: list[bytes] = []
+    while len(left) < len(expected):
+        start, before = (json.loads(query.log[-1]) if query.log else query.reader.initialOffset()), len(query.log)
+        query.step()
+        if len(query.log) == before:
+            continue
+        (task,) = query.reader.partitions(start, json.loads(query.log[-1])) or (None,)
+        if isinstance(task, SpooledPartition):
+            with pa.OSFile(task.path) as file, pa.ipc.open_stream(file) as reader:
+                left += reader.read_all()["data"].to_pylist()
+    assert sorted(query.data()) == sorted(left) == expected
+    query.restart()
+    assert not list(tmp_path.iterdir()), "a stopped query leaves no file"
 
 
 def test_a_query_from_latest_that_crashed_before_its_first_commit_misses_nothing(

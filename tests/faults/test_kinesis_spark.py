@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from streaming_job.kinesis import LakestreamKinesis
 from streaming_job.kinesis.progress import shard_progress
+from streaming_job.kinesis.spool import left_rows
 from tests.faults.kinesis_servers import CREDENTIALS, REGION, ROOT, client, free_port, python, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.spark]
@@ -96,6 +97,31 @@ def test_under_spark_rows_progress_and_checkpoint_are_right_and_no_secret_is_in_
         if path.is_file() and not path.name.endswith(".crc")
     ]
     assert all(SECRET not in text for text in [*written, plan])
+
+
+def test_a_batch_takes_its_rows_from_where_the_source_left_them_and_from_spark_where_it_left_none(
+    spark: SparkSession, kinesis: Any, kinesis_endpoint: str, new_stream: NewStream, tmp_path: Path
+) -> None:
+    stream, spool = new_stream(kinesis_endpoint, 2), tmp_path / "spool"
+    spool.mkdir()
+    put(kinesis, stream, 0, 300)
+    left: list[bytes] = []
+    carried: list[bytes] = []
+
+    def compare(frame: DataFrame, _batch: int) -> None:
+        rows = left_rows(frame)
+        if rows is not None:
+            assert set(rows.column_names) == set(frame.columns)
+            left.extend(rows["data"].to_pylist())
+        carried.extend(row.data for row in frame.collect())
+        for path in spool.iterdir():
+            path.unlink()
+        assert left_rows(frame) is None, "a file that is gone is no batch without rows"
+
+    frame = source(spark, kinesis_endpoint, stream, maxRecordsPerTrigger="100", spoolFolder=str(spool))
+    writer = frame.writeStream.foreachBatch(compare).option("checkpointLocation", str(tmp_path / "checkpoint"))
+    writer.trigger(availableNow=True).start().awaitTermination(120)
+    assert sorted(left) == sorted(carried) == [f"{n:07d}".encode() for n in range(300)]
 
 
 def readers() -> list[int]:
