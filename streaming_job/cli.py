@@ -30,6 +30,7 @@ from streaming_job.operations import (
     rebuild_command,
     redrive_command,
     replay_command,
+    scale,
     snapshot_command,
 )
 from streaming_job.operations.archive import app as archive_app
@@ -50,6 +51,7 @@ app.command(name="promote", epilog=rebuild_command.EXIT_CODES)(rebuild_command.p
 app.add_typer(job_app, name="job")
 app.command(name="latency", epilog=latency.EXIT_CODES)(latency.latency)
 app.command(name="cost", epilog=cost.EXIT_CODES)(cost.cost)
+app.command(name="scale", epilog=scale.EXIT_CODES)(scale.scale)
 app.command(name="deploy", epilog=deploy_cli.EXIT_CODES)(deploy_cli.deploy)
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="maintain", epilog=maintain_command.EXIT_CODES)(maintain_command.maintain)

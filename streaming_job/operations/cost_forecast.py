@@ -13,13 +13,17 @@ from config.errors import ConfigurationError
 from config.limits import (
     KINESIS_RETENTION_H_MAX,
     KINESIS_RETENTION_H_MIN,
+    KINESIS_SHARD_WRITE_BYTES_S_MAX,
+    KINESIS_SHARD_WRITE_RECORDS_S_MAX,
+    LAMBDA_MEMORY_MB_PER_CORE,
     MAPPING_POLLS_PER_SHARD_S,
 )
 from streaming_job.operations.cost_prices import Prices
+from streaming_job.operations.measured import BRIDGE_CORE_MS, INVOCATION_MS
+
+StreamMode = Literal["ON_DEMAND", "PROVISIONED"]
 
 GB: Final = 10**9
-_SHARD_RECORDS_S: Final = 1_000
-_SHARD_BYTES_S: Final = 1024 * 1024
 _PUT_UNIT_BYTES: Final = 25 * 1024
 _READ_UNIT_BYTES: Final = 4 * 1024
 _DAY_H: Final = 24
@@ -31,9 +35,6 @@ ENVELOPE_BYTES: Final = 650
 """What an envelope holds besides its images."""
 COMPRESSED: Final = 0.15
 """Of the archive's gzip; and about what `history` takes in Parquet."""
-INVOCATION_MS: Final = 20.0
-RECORD_MS: Final = 0.1
-"""What one more record adds to an invocation."""
 LOG_BYTES: Final = 1_500
 """An invocation's metrics and report lines."""
 COMMIT_PUTS: Final = 5
@@ -84,7 +85,7 @@ class Way:
     overlap_s: float = 300.0
     own_index: bool = True
     """The index is there for the pull alone."""
-    mode: Literal["ON_DEMAND", "PROVISIONED"] = "ON_DEMAND"
+    mode: StreamMode = "ON_DEMAND"
     shards: int = 1
     retention_h: int = 168
     fan_out: bool = False
@@ -125,8 +126,13 @@ class Line:
 
 
 def shards_for(load: Load) -> int:
-    by_count = load.changes_s / _SHARD_RECORDS_S
-    return max(1, math.ceil(max(by_count, load.changes_s * load.record_bytes / _SHARD_BYTES_S)))
+    by_count = load.changes_s / KINESIS_SHARD_WRITE_RECORDS_S_MAX
+    return max(1, math.ceil(max(by_count, load.changes_s * load.record_bytes / KINESIS_SHARD_WRITE_BYTES_S_MAX)))
+
+
+def record_ms(memory_mb: int) -> float:
+    """What one more record adds to an invocation: the function's memory says how much of a core it has."""
+    return BRIDGE_CORE_MS / min(1.0, memory_mb / LAMBDA_MEMORY_MB_PER_CORE)
 
 
 def forecast(load: Load, way: Way, prices: Prices) -> list[Line]:
@@ -202,7 +208,7 @@ class _Month:
         return max(min(self.load.changes_s, polls_s), self.load.changes_s / self.way.batch) * 3600 * self.hours
 
     def bridge(self) -> Iterator[Line]:
-        seconds = (self.invocations * INVOCATION_MS + self.changes * RECORD_MS) / 1000
+        seconds = (self.invocations * INVOCATION_MS + self.changes * record_ms(self.way.memory_mb)) / 1000
         gb_s = seconds * self.way.memory_mb / 1024
         price = self.prices.lambda_
         yield Line("Lambda", "invocations", self.invocations, "calls", self.invocations / 1e6 * price.requests_million)

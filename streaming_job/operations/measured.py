@@ -1,0 +1,23 @@
+"""What a change of telemetry costs a processor, measured: the one home of the figures that forecasts are reckoned from.
+
+An item of some 20 signals, on the machine that ARCHITECTURE's figures come from; an updated benchmark is put in here.
+"""
+
+from typing import Final
+
+ITEM_BYTES: Final = 4_400
+"""Of such an item as plain JSON; DynamoDB counts about the same."""
+
+BRIDGE_CORE_MS: Final = 0.45
+"""A whole invocation's, for each change: `bench_bridge`, invocations_bridge_in_lambda_records_s."""
+INVOCATION_MS: Final = 20.0
+"""What an invocation takes besides: PutRecords' answer, most of it."""
+
+JOB_CORE_MS: Final = 1.0
+"""Of all of the job's threads and processes, for each change: `bench_drain`, its processor time over its events."""
+JOB_SERIAL_MS: Final = 0.2
+"""Of that, what one thread at a time can do for a table, decode and flatten: `bench_batch`, those two steps."""
+BATCH_MS: Final = {"rust": 200.0, "spark": 2_000.0}
+"""What a batch takes however few its changes are, by engine: `bench_batch`, 100 rows against 2,000."""
+BATCH_SPREAD: Final = 0.34
+"""Of a batch's duration, as the sigma of its logarithm: the 95th percentile is 1.75 times the median."""
