@@ -1,4 +1,4 @@
-"""boto3 clients as job and operations use them: patient, and reaching an emulator without anybody's credentials."""
+"""boto3 clients as job, operations and local workers use them, reaching an emulator without anybody's credentials."""
 
 import os
 from collections.abc import Callable
@@ -15,10 +15,13 @@ _LOOPBACK: Final = frozenset(("127.0.0.1", "localhost", "::1"))
 _EMULATED: Final = "local"
 
 
-def client(aws: AwsSettings, service: Any, *, attempts: int = 5, connections: int = 16) -> Any:
+def client(
+    aws: AwsSettings, service: Any, *, attempts: int = 5, connections: int = 16, read_timeout_s: float = 60
+) -> Any:
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
+        read_timeout=read_timeout_s,
         max_pool_connections=connections,
         # An emulator answers at one address, whatever the bucket.
         s3={"addressing_style": "path"} if aws.endpoint else None,

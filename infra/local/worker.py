@@ -12,16 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ServiceUnreachable
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from config.errors import ConfigurationError, LakestreamError
-from config.settings import HttpSettings
+from config.settings import AwsSettings, HttpSettings
 from config.tables import Frozen
+from streaming_job import aws
 from streaming_job.http import HttpServer, metrics_application
 
 _Settings = TypeVar("_Settings", bound=Frozen)
@@ -85,23 +84,10 @@ def serve_metrics(registry: CollectorRegistry, port: int | None) -> int | None:
     return server.port
 
 
-def credentials(endpoint: str | None) -> dict[str, str]:
-    """An emulator takes any credentials, but the clients insist on some; AWS takes the ones of the environment."""
-    if endpoint is None or os.environ.get("AWS_ACCESS_KEY_ID"):
-        return {}
-    return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-
-
 def client(service: str, *, endpoint: str | None, region: str, connections_max: int = 10) -> Any:
-    config = Config(
-        connect_timeout=5,
-        read_timeout=30,
-        max_pool_connections=connections_max,
-        # The workers pace their own retries, and count them.
-        retries={"mode": "standard", "total_max_attempts": 1},
-        s3={"addressing_style": "path"} if endpoint else None,
-    )
-    return boto3.client(service, endpoint_url=endpoint, region_name=region, config=config, **credentials(endpoint))  # type: ignore[call-overload]
+    """One attempt a call: the workers pace their own retries, and count them."""
+    settings = AwsSettings(region=region, endpoint=endpoint)
+    return aws.client(settings, service, attempts=1, connections=connections_max, read_timeout_s=30)
 
 
 _PASSING = {"ThrottlingException", "LimitExceededException", "ProvisionedThroughputExceededException", "SlowDown"}

@@ -14,9 +14,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from config.settings import AwsSettings
 from infra.local.mapping.outcome import Failed, NotInvoked, Outcome, Returned
 from infra.local.mapping.settings import FunctionSettings
-from infra.local.worker import credentials
+from streaming_job.aws import emulator_credentials
 
 _START_S_MAX = 60.0
 """Lambda gives an init phase 10 s; a loaded machine may need longer, and a slow start is not what is tested."""
@@ -46,7 +47,8 @@ _CREDENTIALS = (
 def variables(function: FunctionSettings, *, endpoint: str | None, region: str) -> dict[str, str]:
     """Lambda's reserved variables, credentials, and what the function was configured with; nothing else of ours."""
     inherited = {name: os.environ[name] for name in (*_INHERITED, *_CREDENTIALS) if name in os.environ}
-    given = {name.upper(): value for name, value in credentials(endpoint).items()}
+    made_up = emulator_credentials(AwsSettings(region=region, endpoint=endpoint))
+    given = {name.upper(): value for name, value in made_up.items()}
     reserved = {
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
