@@ -10,7 +10,7 @@ BIN := .venv/bin
 # pip's own settings on this machine decide where packages come from; the hashes decide which.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r
 
-.PHONY: help setup setup-probe setup-tests sim sim-bugs demo test check lint types security templates wheel format bench lock clean
+.PHONY: help setup setup-probe setup-tests sim sim-bugs soak demo test check lint types security templates wheel format bench lock clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -65,6 +65,9 @@ sim: setup  ## SEEDS (1000) simulated runs from FIRST (0), or SEED again; findin
 
 sim-bugs: setup  ## bugs planted in the simulated world, each of which its checkers must find
 	@$(BIN)/python -m tests.simulation --bugs
+
+soak: setup  ## KILLS (200) processes of ours killed under load, a fifth of them Spark's; goes on where it was broken off
+	@nice $(BIN)/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 demo: setup  ## the whole path for SECONDS (60), then the proof; KEEP=1 leaves it running
 	@$(BIN)/python -m infra.local.demo --seconds $(or $(SECONDS),60) --rate $(RATE) $(if $(KEEP),--keep)

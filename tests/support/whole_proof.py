@@ -1,0 +1,112 @@
+"""Nothing lost, nothing stale, nothing twice: the table's own stream against history, current and archive.
+
+It reads the stream itself and shares no code with the path it judges; beside it stands `lakestream verify`, by digest.
+"""
+
+import gzip
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from tests.support.whole_stack import TABLE, Command, WholeStack, key_text
+
+Change = tuple[str, int]
+"""A key and a sequence number."""
+_SETTLE_S: Final = 180.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """Counts; every one but the first must be 0."""
+
+    changes: int
+    lost: int
+    """Of history: in the stream and not there."""
+    invented: int
+    twice: int
+    stale: int
+    """Keys whose row in `current` is not of their newest change, or has none."""
+    not_archived: int
+    rejects: int
+    verify_differences: int
+    """What `lakestream verify` finds missing, extra, stale, different or unproven."""
+
+    @property
+    def holds(self) -> bool:
+        return not any(count for name, count in asdict(self).items() if name != "changes")
+
+
+def prove(stack: WholeStack) -> Proof:
+    """When nothing is written any more, and what was had its time to arrive."""
+    changes = set(stream_changes(stack))
+    _settled(lambda: len(_history(stack)), len(changes))
+    _settled(lambda: len(archived(stack)), len(changes))
+    history = Counter(_history(stack))
+    newest: dict[str, int] = {}
+    for key, seq in changes:
+        newest[key] = max(seq, newest.get(key, 0))
+    current = {row["_key"]: _number(row["_seq"]) for row in stack.select("current", "SELECT _key, _seq FROM t")}
+    return Proof(
+        changes=len(changes),
+        lost=len(changes - history.keys()),
+        invented=len(history.keys() - changes),
+        twice=sum(count - 1 for count in history.values()),
+        stale=sum(current.get(key) != seq for key, seq in newest.items()) + len(current.keys() - newest.keys()),
+        not_archived=len(changes - archived(stack)),
+        rejects=len(stack.select("rejects", "SELECT 1 AS one FROM t")),
+        verify_differences=_verified(stack),
+    )
+
+
+def stream_changes(stack: WholeStack) -> Iterator[Change]:
+    """Each change of the table since it was made."""
+    streams = stack.clients("dynamodbstreams")
+    arn = stack.clients("dynamodb").describe_table(TableName=TABLE)["Table"]["LatestStreamArn"]
+    for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+        place = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = streams.get_shard_iterator(**place)["ShardIterator"]
+        while records := (answer := streams.get_records(ShardIterator=iterator))["Records"]:
+            for record in records:
+                said = record["dynamodb"]
+                yield key_text(said["Keys"]["event_id"]["S"]), int(said["SequenceNumber"])
+            iterator = answer["NextShardIterator"]
+
+
+def archived(stack: WholeStack) -> set[Change]:
+    s3, bucket = stack.clients("s3"), stack.facts["bucket"]
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stack.facts["archive_prefix"])
+    names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+    found = set()
+    for name in names:
+        for line in gzip.decompress(s3.get_object(Bucket=bucket, Key=name)["Body"].read()).splitlines():
+            envelope = json.loads(line)
+            found.add((key_text(envelope["key"]["event_id"]), int(envelope["seq"])))
+    return found
+
+
+def _history(stack: WholeStack) -> list[Change]:
+    return [(row["_key"], _number(row["_seq"])) for row in stack.select("history", "SELECT _key, _seq FROM t")]
+
+
+def _number(seq: str) -> int:
+    return int(seq.rpartition("-")[2])
+
+
+def _settled(count: Callable[[], int], enough: int) -> None:
+    """Until it is enough, or has not grown for long: what is missing then is lost."""
+    reached, grew_at = count(), time.monotonic()
+    while reached < enough and time.monotonic() - grew_at < _SETTLE_S:
+        time.sleep(0.5)
+        now = count()
+        if now > reached:
+            reached, grew_at = now, time.monotonic()
+
+
+def _verified(stack: WholeStack) -> int:
+    done = Command("verify", "--json", "--config", stack.job_settings, "--record", stack.home.file("verify.json"))
+    assert done.out, f"verify did not answer: {done.said}"
+    report: dict[str, Any] = done.json[TABLE]
+    return sum(report[name] for name in ("missing", "extra", "stale", "different", "unproven"))
