@@ -6,7 +6,8 @@ LakestreamError
 │   ├── LeaseLostError      another writer took the table over while we ran
 │   ├── EngineRefusedError  the table carries a feature its engine cannot write
 │   ├── HalfATableError     `current` or `history` is gone while the other holds changes
-│   └── JobFailedError      the query ended by itself
+│   ├── JobFailedError      the query ended by itself
+│   └── SparkGoneError      Spark's process ended under us
 └── TableFailedError        park this table's changes, go on with the others, try again later
     ├── CommitConflictError          somebody else commits to the table, again and again
     └── ClaimCheckUnreachableError   the images' object cannot be fetched now
@@ -37,6 +38,12 @@ class HalfATableError(StopJobError):
 
 class JobFailedError(StopJobError):
     """The streaming query ended by itself; the checkpoint stands where the last batch was committed."""
+
+    exit_code = 1
+
+
+class SparkGoneError(StopJobError):
+    """Killed from outside, or out of memory; what was committed stands."""
 
     exit_code = 1
 

@@ -1,14 +1,19 @@
 """The Spark session: ours when we start one, the platform's when there is one already."""
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from config.errors import ConfigurationError
+from streaming_job.errors import SparkGoneError
 
 JARS = Path(__file__).parent.parent / ".jars"
 
@@ -32,6 +37,8 @@ _DEFAULTS: Mapping[str, str] = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "2g",
+    # What goes on after it is in no known state; ended, it is said, and the job goes on from its checkpoint.
+    "spark.driver.extraJavaOptions": "-XX:+ExitOnOutOfMemoryError",
 }
 
 
@@ -80,7 +87,37 @@ def spark_session(name: str, conf: Mapping[str, str] | None = None) -> Iterator[
         return
     session = build_session(name, conf)
     session.sparkContext.setLogLevel("WARN")
+    gateway = session.sparkContext._gateway  # noqa: SLF001 - nobody else knows how its process ended
+    assert gateway is not None
+    jvm: subprocess.Popen[bytes] = gateway.proc
     try:
         yield session
+    except Exception as error:
+        if _has_ended(jvm, error):
+            raise SparkGoneError(
+                f"Spark's JVM (process {jvm.pid}) {_how_it_ended(jvm.returncode)}",
+                hint="start again: a job goes on from its checkpoint. If memory ran out, raise spark.driver.memory or "
+                "lower source.batch_rows_max",
+            ) from error
+        raise
     finally:
-        session.stop()
+        if jvm.poll() is None:
+            session.stop()
+
+
+_JVM_OUT_OF_MEMORY: Final = 3
+"""Exit code of a JVM told to exit when its heap is full."""
+_REAPED_WITHIN_S: Final = 2.0
+
+
+def _has_ended(jvm: "subprocess.Popen[bytes]", error: Exception) -> bool:
+    """A broken connection is seen a moment before the end of the process behind it."""
+    with suppress(subprocess.TimeoutExpired):
+        jvm.wait(_REAPED_WITHIN_S if isinstance(error, Py4JError | OSError) else 0)
+    return jvm.returncode is not None
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return "ran out of memory" if code == _JVM_OUT_OF_MEMORY else f"ended with exit code {code}"
