@@ -283,6 +283,7 @@ def spare_the_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(EVENT_CONTAINERS_MAX)
+    gc.enable()
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:

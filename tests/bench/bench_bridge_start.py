@@ -26,13 +26,9 @@ import json, sys, time
 elapsed, spent = time.perf_counter(), time.process_time()
 sys.path.insert(0, sys.argv[1])
 import bridge_lambda.handler
-imported = time.perf_counter()
-bridge_lambda.handler.load_bridge()
-done = time.perf_counter()
+assert bridge_lambda.handler.load_bridge.cache_info().currsize == 1
 print(json.dumps({
-    "elapsed_ms": (done - elapsed) * 1000,
-    "import_ms": (imported - elapsed) * 1000,
-    "load_ms": (done - imported) * 1000,
+    "elapsed_ms": (time.perf_counter() - elapsed) * 1000,
     "processor_ms": (time.process_time() - spent) * 1000,
     "modules": len(sys.modules),
 }))
@@ -45,6 +41,7 @@ def start(folder: Path) -> dict[str, float]:
         "AWS_ACCESS_KEY_ID": "none",
         "AWS_SECRET_ACCESS_KEY": "none",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",  # the handler's module makes itself ready; nobody listens
         "LAMBDA_TASK_ROOT": str(folder),  # so that tracing is on, as it is there
         "LAKESTREAM_STREAM": "changes",
         "LAKESTREAM_BUCKET": "bucket",

@@ -3,8 +3,12 @@
 import gc
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -445,3 +449,33 @@ def test_no_event_is_searched_for_cycles_while_it_is_parsed(collections: list[in
     for _ in range(2):
         json.loads(event)
     assert collections == []
+
+
+STARTED = """
+import gc
+before = gc.isenabled(), gc.get_threshold()
+import bridge_lambda
+begun = gc.isenabled()
+import bridge_lambda.handler
+print(begun, gc.isenabled(), gc.get_freeze_count() > 0, (gc.isenabled(), gc.get_threshold()) == before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [({"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001"}, "False True True False"), ({}, "True True False True")],
+)
+def test_only_in_lambda_the_start_is_spared_the_search_too(more: dict[str, str], found: str, tmp_path: Path) -> None:
+    """Elsewhere - in a command that uses the bridge's code - the process keeps what it has."""
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"format": 1, "tables": {"things": BODY}}), encoding="utf-8")
+    names = {"LAKESTREAM_STREAM": "s", "LAKESTREAM_BUCKET": "b", "LAKESTREAM_RULES": str(rules), "AWS_REGION": "r"}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED],
+        env={**os.environ, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", **names, **more},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == found
