@@ -1,6 +1,7 @@
 """`lakestream scale`: what rates of changes need, how fresh they are, what they cost, and which limits they meet."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from config.limits import DYNAMODB_ITEM_BYTES_MAX
 from streaming_job.operations.cost_forecast import Load
 from streaming_job.operations.cost_prices import PRICES, load_prices
 from streaming_job.operations.measured import ITEM_BYTES
@@ -36,7 +38,9 @@ LIMIT_HEADINGS: Final = ("changes/s", "limit", "what lifts it")
 def scale(
     rates: Annotated[list[float], typer.Argument(min=1, help="Changes a second, one or several.")],
     *,
-    item_bytes: Annotated[int, typer.Option(min=1, help="Of an item, on average.")] = ITEM_BYTES,
+    item_bytes: Annotated[
+        int, typer.Option(min=1, max=DYNAMODB_ITEM_BYTES_MAX, help="Of an item, on average.")
+    ] = ITEM_BYTES,
     old_images: Annotated[bool, typer.Option(help="Whether the rules send old images too.")] = True,
     prices: Annotated[Path, typer.Option(help="Another price table.")] = PRICES,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -47,6 +51,8 @@ def scale(
 
     Example: lakestream scale 1000 10000 100000
     """
+    if not all(map(math.isfinite, rates)):
+        raise typer.BadParameter("a rate is a number of changes a second", param_hint="RATES")
     table = load_prices(prices)
     loads = [Load(changes_s=rate, item_bytes=item_bytes, old_images=old_images) for rate in sorted(rates)]
     plans = [plan(load, place, table) for load in loads for place in get_args(Place)]

@@ -134,5 +134,6 @@ def test_the_command_prints_a_plan_for_each_rate_and_place() -> None:
     assert all(cell in shown for cell in plan_cells(plan(load(10), "AWS", PRICES)))
 
 
-def test_a_rate_that_cannot_be_is_wrong_usage() -> None:
-    assert CliRunner().invoke(app, ["scale", "0"]).exit_code == 2
+@pytest.mark.parametrize("wrong", [["0"], ["nan"], ["inf"], ["10", "--item-bytes", "409601"], []])
+def test_a_load_that_cannot_be_is_wrong_usage(wrong: list[str]) -> None:
+    assert CliRunner().invoke(app, ["scale", *wrong]).exit_code == 2
