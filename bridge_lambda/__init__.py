@@ -1,3 +1,5 @@
+"""The bridge: changes of a DynamoDB table to envelopes in Kinesis. In Lambda it begins with this file."""
+
 import gc
 import os
 
