@@ -19,7 +19,7 @@ from config.limits import (
     MAPPING_POLLS_PER_SHARD_S,
 )
 from streaming_job.operations.cost_prices import Prices
-from streaming_job.operations.measured import BRIDGE_CORE_MS, INVOCATION_MS
+from streaming_job.operations.measured import BRIDGE_CORE_MS, INVOCATION_MS, JOB_CORE_MS
 
 StreamMode = Literal["ON_DEMAND", "PROVISIONED"]
 
@@ -45,8 +45,6 @@ ALARMS: Final = 12
 KEYS: Final = 2
 RUN_START_MIN: Final = 3.0
 """From the start of a job's compute to its first batch."""
-RUN_ROWS_S: Final = 5_000
-"""What a run gets through."""
 BATCH_ROWS: Final = 20_000
 UPDATES: Final = 0.5
 """The share of changes that move an item within an index: each is two writes there, an insert one."""
@@ -306,7 +304,8 @@ class _Month:
         if not self.way.runs_h:
             return self.hours
         rows = self.load.changes_s * 3600 / self.way.runs_h
-        run_min = RUN_START_MIN + rows / RUN_ROWS_S / 60
+        rows_s = max(1, self.way.nodes) * self.prices.job.cores * 1000 / JOB_CORE_MS
+        run_min = RUN_START_MIN + rows / rows_s / 60
         return min(self.hours, self.hours * self.way.runs_h * run_min / 60)
 
     def job(self) -> Iterator[Line]:

@@ -73,6 +73,7 @@ class SecretsPrices(Frozen):
 
 class JobPrices(Frozen):
     instance: str
+    cores: int = Field(gt=0)
     instance_h: Usd
     dbu_per_h: Usd
     dbu: Usd

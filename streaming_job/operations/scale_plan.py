@@ -28,8 +28,6 @@ ENGINE: Final[dict[Place, Literal["rust", "spark"]]] = {"AWS": "rust", "Databric
 
 BUSY_MAX: Final = 0.7
 """Of anything that is planned for: the rest is for bursts, for keys that do not spread, and to catch up."""
-NODE_CORES: Final = 2
-"""Of the price table's instance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ def plan(load: Load, place: Place, prices: Prices) -> Plan:
     way = Way(databricks=place == "Databricks")
     table_shards = math.ceil(part.changes_s * write_units(load) / DYNAMODB_PARTITION_WRITE_UNITS_S_MAX)
     parallelization = math.ceil(part.changes_s / table_shards / _lane_changes_s(way))
-    cores = max(NODE_CORES, math.ceil(part.changes_s * JOB_CORE_MS / 1000 / BUSY_MAX))
+    cores = max(prices.job.cores, math.ceil(part.changes_s * JOB_CORE_MS / 1000 / BUSY_MAX))
     fresh = simulate(
         Flow(
             changes_s=part.changes_s,
@@ -84,7 +82,7 @@ def plan(load: Load, place: Place, prices: Prices) -> Plan:
     way = replace(
         way,
         shards=shards_for(replace(part, changes_s=part.changes_s / BUSY_MAX)),
-        nodes=math.ceil(cores / NODE_CORES) + (1 if ENGINE[place] == "spark" else 0),
+        nodes=math.ceil(cores / prices.job.cores) + (1 if ENGINE[place] == "spark" else 0),
         commits_min=60_000 / fresh.batch_every_ms,
     )
     usd, mode = min((_usd(part, replace(way, mode=mode), prices), mode) for mode in get_args(StreamMode))

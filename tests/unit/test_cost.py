@@ -11,6 +11,7 @@ from config.errors import ConfigurationError
 from streaming_job.cli import app
 from streaming_job.operations.cost_forecast import Load, Way, forecast, shards_for
 from streaming_job.operations.cost_prices import PRICES, load_prices
+from streaming_job.operations.measured import JOB_CORE_MS
 
 LOAD = Load(changes_s=10, item_bytes=2_000, old_images=True)
 TABLE = load_prices()
@@ -117,9 +118,10 @@ def test_the_archive_as_a_source_saves_the_job_s_reading_and_its_idle_hours() ->
     found = lines(way="files", runs_h=4.0)
     assert ("Kinesis", "out to the job") not in found
     assert ("Kinesis", "out to the archive") in found
-    looks = 730 * 4 * (3 + 9_000 / 5_000 / 60) / 60 * 3600 / 5
+    run_min = 3 + 9_000 / (2 * 1000 / JOB_CORE_MS) / 60
+    looks = 730 * 4 * run_min / 60 * 3600 / 5
     assert found["S3", "archive, looked at and read"] == pytest.approx(looks / 1000 * 0.005 + 43_800 / 1000 * 0.0004)
-    assert found["Job", "m6gd.large, 1 of them"] == pytest.approx(730 * 0.0904 * 4 * 3.03 / 60)
+    assert found["Job", "m6gd.large, 1 of them"] == pytest.approx(730 * 0.0904 * 4 * run_min / 60)
     assert sum(found.values()) < total()
 
 
