@@ -1,7 +1,8 @@
 """Batches of made-up changes through a scratch copy of the pipeline, so that the first real one meets warm code.
 
-Spark's workers start with the first batch, and the JVM compiles what runs: seconds that nobody should find in the
-freshness of a real change. The changes are made of the table's sample items; the scratch tables go with their folder.
+What a batch needs starts with the first one: threads, engines, plans, and workers where Spark reads it. Those are
+seconds that nobody should find in the freshness of a real change. The changes are made of the table's sample items; the
+scratch tables go with their folder.
 """
 
 import json
@@ -21,7 +22,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from config.limits import GENERATION_DIGITS, SEQUENCE_DIGITS
 from config.settings import LakeSettings, Settings
 from config.tables import TableConfig
-from streaming_job.pipeline.batch import Pipeline
+from streaming_job.pipeline.batch import Pipeline, is_bounded
 from streaming_job.pipeline.naming import pointer
 
 _BATCHES: Final = 4
@@ -45,8 +46,9 @@ def warm_up(spark: SparkSession, settings: Settings, tables: Mapping[str, TableC
         scratch = settings.model_copy(update={"lake": lake})
         with Pipeline(spark, scratch, tables, _Nowhere()) as pipeline:
             for batch in range(_BATCHES):
-                rows = made_up(tables, settings.tables_dir, range(batch * _CHANGES, (batch + 1) * _CHANGES))
-                pipeline.process_batch(_as_read(spark, pa.Table.from_pylist(rows)), batch)
+                numbers = range(batch * _CHANGES, (batch + 1) * _CHANGES)
+                rows = pa.Table.from_pylist(made_up(tables, settings.tables_dir, numbers))
+                pipeline.process_batch(rows if is_bounded(settings) else _as_read(spark, rows), batch)
 
 
 def made_up(tables: Mapping[str, TableConfig], tables_dir: Path, numbers: range) -> list[dict[str, Any]]:
@@ -56,11 +58,9 @@ def made_up(tables: Mapping[str, TableConfig], tables_dir: Path, numbers: range)
 
 
 def _as_read(spark: SparkSession, rows: pa.Table) -> DataFrame:
-    """By Python workers, as a batch of the source is: they and what they import are there for the first real one."""
+    """By Python workers, as a batch of such a source is: they are there for the first real one."""
 
     def read(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import streaming_job.kinesis.reader  # noqa: F401, PLC0415 - what a worker of the source loads
-
         for part in parts:
             if part.num_rows and part.column(0)[0].as_py() == 0:
                 yield from rows.to_batches()

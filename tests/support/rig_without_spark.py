@@ -8,22 +8,9 @@ from typing import Any, cast
 import pyarrow as pa
 from envelopes import DAY_MS, Change
 from lake_rig import SOURCE, LakeRig
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from config.tables import TableConfig
-
-
-class ArrowFrame:
-    """As much of a Spark frame as the pipeline uses of a bounded source's."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        self._rows = rows
-
-    def select(self, *names: str) -> "ArrowFrame":
-        return ArrowFrame(self._rows.select(list(names)))
-
-    def toArrow(self) -> pa.Table:  # noqa: N802 - Spark's name
-        return self._rows
 
 
 class RigWithoutSpark(LakeRig):
@@ -31,7 +18,7 @@ class RigWithoutSpark(LakeRig):
         super().__init__(cast("SparkSession", None), root, *tables, **more)
         self._at = 0
 
-    def frame(self, batch: Iterable[Change | bytes]) -> DataFrame:
+    def frame(self, batch: Iterable[Change | bytes]) -> pa.Table:
         rows = [
             {
                 "partitionKey": "p",
@@ -44,7 +31,7 @@ class RigWithoutSpark(LakeRig):
             for offset, data in enumerate(map(bytes_of, batch), start=1)
         ]
         self._at += len(rows)
-        return cast("DataFrame", ArrowFrame(pa.Table.from_pylist(rows, schema=SOURCE)))
+        return pa.Table.from_pylist(rows, schema=SOURCE)
 
 
 def bytes_of(change: Change | bytes) -> bytes:
