@@ -84,14 +84,39 @@ class BreakingProxy:
             content = json.dumps({"__type": code, "message": "broken on demand"}).encode()
             _send(handler, status, content, len(content))
             return
-        reply = self._pool.request("POST", self.target, body=body, headers=dict(handler.headers), preload_content=True)
-        content = reply.data
+        refused = None
+        if fault is not None and fault.kind == "partial":
+            body, refused = _every_other(body)
+        reply = self._forward(handler, body)
+        content = reply.data if refused is None else _with_refused(reply.data, refused)
         if self.rewrite is not None and reply.status == 200:
             content = json.dumps(self.rewrite(operation, json.loads(content or b"{}"))).encode()
         cut = len(content) // 2 if fault is not None and fault.kind == "cut" else len(content)
         _send(handler, reply.status, content[:cut], len(content))
         if cut < len(content):
             handler.close_connection = True
+
+    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> urllib3.BaseHTTPResponse:
+        headers = {name: value for name, value in handler.headers.items() if name.lower() != "content-length"}
+        return self._pool.request("POST", self.target, body=body, headers=headers, preload_content=True)
+
+
+def _every_other(body: bytes) -> tuple[bytes, int]:
+    """A PutRecords call with each second record taken out; how many it had."""
+    call = json.loads(body)
+    count = len(call["Records"])
+    call["Records"] = call["Records"][::2]
+    return json.dumps(call).encode(), count
+
+
+def _with_refused(content: bytes, count: int) -> bytes:
+    """The answer as Kinesis gives it when it took each second record only."""
+    answer = json.loads(content)
+    taken = iter(answer["Records"])
+    refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "broken on demand"}
+    answer["Records"] = [refused if at % 2 else next(taken) for at in range(count)]
+    answer["FailedRecordCount"] = count // 2
+    return json.dumps(answer).encode()
 
 
 def _send(handler: BaseHTTPRequestHandler, status: int, content: bytes, length: int) -> None:

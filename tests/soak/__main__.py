@@ -31,7 +31,7 @@ _STATE: Final = _FOLDER / "state.json"
 _REPORT: Final = Path("build/soak.json")
 PROVE_EVERY: Final = 25
 _LOOK_EVERY_S: Final = 0.2
-_RECOVERED_WITHIN_S: Final = 240.0
+_RECOVERED_WITHIN_S: Final = 400.0
 _MARKER_LIVES_S: Final = 30
 """Then it expires: the expiries have work too."""
 
@@ -144,7 +144,7 @@ def _kill_under_load(stack: WholeStack, state: State, portion: list[Kill], rate:
                     recoveries.wait(_RECOVERED_WITHIN_S, for_all=True)
                     state.save(_STATE)
                 recoveries.wait(kill.pause_s, for_all=False)
-                stack.kill(kill.victim, kill.rng)
+                stack.kill(kill.victim, kill.rng, _RECOVERED_WITHIN_S)
                 recoveries.add(kill)
             recoveries.wait(_RECOVERED_WITHIN_S, for_all=True)
         assert not written[0].errors, written[0].error_last

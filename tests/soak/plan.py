@@ -12,8 +12,8 @@ from tests.support.whole_stack import OTHERS, SPARK
 BLOCK: Final = 5
 """Kills of which one is Spark's."""
 PAUSE_S_MAX: Final = 3.0
-OVERLAP_SHARE: Final = 0.2
-OVERLAP_S_MAX: Final = 12.0
+OVERLAP_SHARE: Final = 0.4
+OVERLAP_S_MAX: Final = 6.0
 
 
 @dataclass(frozen=True)

@@ -39,23 +39,50 @@ class Proof:
         return not any(count for name, count in asdict(self).items() if name != "changes")
 
 
-def prove(stack: WholeStack) -> Proof:
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """`history` and `current` against the table's own stream."""
+
+    changes: frozenset[Change]
+    lost: int
+    invented: int
+    twice: int
+    stale: int
+
+    @property
+    def hold(self) -> bool:
+        return self.lost == self.invented == self.twice == self.stale == 0
+
+
+def compare(stack: WholeStack, settle_s: float = _SETTLE_S) -> Tables:
     """When nothing is written any more, and what was had its time to arrive."""
-    changes = set(stream_changes(stack))
-    _settled(lambda: len(_history(stack)), len(changes))
-    _settled(lambda: len(archived(stack)), len(changes))
+    changes = frozenset(stream_changes(stack))
+    _settled(lambda: len(_history(stack)), len(changes), settle_s)
     history = Counter(_history(stack))
     newest: dict[str, int] = {}
     for key, seq in changes:
         newest[key] = max(seq, newest.get(key, 0))
     current = {row["_key"]: _number(row["_seq"]) for row in stack.select("current", "SELECT _key, _seq FROM t")}
-    return Proof(
-        changes=len(changes),
+    return Tables(
+        changes=changes,
         lost=len(changes - history.keys()),
         invented=len(history.keys() - changes),
         twice=sum(count - 1 for count in history.values()),
         stale=sum(current.get(key) != seq for key, seq in newest.items()) + len(current.keys() - newest.keys()),
-        not_archived=len(changes - archived(stack)),
+    )
+
+
+def prove(stack: WholeStack) -> Proof:
+    """The tables, the archive, and what `lakestream verify` says."""
+    tables = compare(stack)
+    _settled(lambda: len(archived(stack)), len(tables.changes), _SETTLE_S)
+    return Proof(
+        changes=len(tables.changes),
+        lost=tables.lost,
+        invented=tables.invented,
+        twice=tables.twice,
+        stale=tables.stale,
+        not_archived=len(tables.changes - archived(stack)),
         rejects=len(stack.select("rejects", "SELECT 1 AS one FROM t")),
         verify_differences=_verified(stack),
     )
@@ -95,10 +122,10 @@ def _number(seq: str) -> int:
     return int(seq.rpartition("-")[2])
 
 
-def _settled(count: Callable[[], int], enough: int) -> None:
+def _settled(count: Callable[[], int], enough: int, settle_s: float) -> None:
     """Until it is enough, or has not grown for long: what is missing then is lost."""
     reached, grew_at = count(), time.monotonic()
-    while reached < enough and time.monotonic() - grew_at < _SETTLE_S:
+    while reached < enough and time.monotonic() - grew_at < settle_s:
         time.sleep(0.5)
         now = count()
         if now > reached:

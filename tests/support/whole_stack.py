@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psutil
 from deltalake import DeltaTable, QueryBuilder
@@ -55,8 +55,8 @@ class WholeStack:
         self.home = Home(folder)
 
     @classmethod
-    def up(cls, folder: Path, configuration: Path) -> "WholeStack":
-        came = Command("local", "up", "--dir", folder, "--config", configuration)
+    def up(cls, folder: Path, configuration: Path, *options: str) -> Self:
+        came = Command("local", "up", "--dir", folder, "--config", configuration, *options)
         assert came.code == 0, came.err
         return cls(folder)
 
@@ -90,7 +90,7 @@ class WholeStack:
 
     def victims(self, name: str) -> list[psutil.Process]:
         """The processes that go by the name, now; none where it does not run."""
-        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        with suppress(psutil.NoSuchProcess):
             match name:
                 case "jvm":
                     return [each for each in self._below("job") if each.name() == "java"]
@@ -147,12 +147,15 @@ class WholeStack:
     def select(self, part: str, sql: str) -> list[dict[str, Any]]:
         """From `current`, `history` or `rejects` under the name `t`; nothing where it is not there yet."""
         try:
-            table = DeltaTable(self.facts["tables"][TABLE][part])
+            table = DeltaTable(self.table_path(part))
         except TableNotFoundError:
             return []
         found = QueryBuilder().register("t", table).execute(sql).read_all()
         columns = {name: found[name].to_pylist() for name in found.schema.names}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def table_path(self, part: str) -> str:
+        return str(self.facts["tables"][TABLE][part])
 
     def has_arrived(self, event_id: str) -> bool:
         return bool(self.select("current", f"SELECT _seq FROM t WHERE _key = '{key_text(event_id)}'"))  # noqa: S608 - a test's
@@ -176,4 +179,7 @@ def key_text(event_id: str) -> str:
 
 
 def _is_running(process: psutil.Process | None, word: str) -> bool:
-    return process is not None and any(word in part for part in process.cmdline())
+    """Spark leaves zombies behind, which have no command any more."""
+    with suppress(psutil.NoSuchProcess):
+        return process is not None and any(word in part for part in process.cmdline())
+    return False
