@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streaming_job.operations.doctor_source import Source
 
 UNWELL: Final = 8
+_ANSWER_S: Final = 5
 EXIT_CODES: Final = "Exit codes: 0 no problem (there may be warnings); 2 no configuration to check; 8 a problem."
 _SIGNS: Final = {Level.OK: "[green]ok[/]", Level.NOTE: "[cyan]note[/]", Level.WARNING: "[yellow]warning[/]",
                  Level.PROBLEM: "[red]problem[/]"}  # fmt: skip
@@ -86,7 +87,8 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
 
     def made(service: str) -> Any:
         if service not in clients:
-            clients[service] = client(settings.aws, service, attempts=2)
+            # A service that takes calls and does not answer must not keep the others from being looked at for minutes.
+            clients[service] = client(settings.aws, service, attempts=2, read_timeout_s=_ANSWER_S)
         return clients[service]
 
     source = Source(settings, made)
