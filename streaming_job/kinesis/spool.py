@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -60,6 +61,7 @@ class Spool:
         while len(self._kept) > _FILES_KEPT:
             self._kept.popleft().unlink(missing_ok=True)
         try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, ARROW) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
@@ -72,6 +74,8 @@ class Spool:
     def close(self) -> None:
         for path in self._kept:
             path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._folder.rmdir()
 
 
 def empty_folder(checkpoint: str) -> str | None:

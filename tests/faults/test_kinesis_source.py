@@ -77,7 +77,7 @@ def test_rows_left_in_a_file_are_those_an_executor_reads_where_the_file_is_not_t
     kinesis: Any, kinesis_endpoint: str, stream: str, tmp_path: Path
 ) -> None:
     expected = put(kinesis, stream, 0, 60)
-    query = MicroBatches(kinesis_endpoint, stream, {"maxRecordsPerTrigger": "25", "spoolFolder": str(tmp_path)})
+    query = MicroBatches(kinesis_endpoint, stream, {"maxRecordsPerTrigger": "25", "spoolFolder": str(tmp_path / "spool")})
     left: list[bytes] = []
     while len(left) < len(expected):
         start, before = (json.loads(query.log[-1]) if query.log else query.reader.initialOffset()), len(query.log)
@@ -90,7 +90,7 @@ def test_rows_left_in_a_file_are_those_an_executor_reads_where_the_file_is_not_t
                 left += reader.read_all()["data"].to_pylist()
     assert sorted(query.data()) == sorted(left) == expected
     query.restart()
-    assert not list(tmp_path.iterdir()), "a stopped query leaves no file"
+    assert not list(tmp_path.iterdir()), "a stopped query leaves nothing"
 
 
 def test_a_query_from_latest_that_crashed_before_its_first_commit_misses_nothing(

@@ -27,15 +27,17 @@ def test_rows_are_read_from_the_file_as_they_were_left(tmp_path: Path) -> None:
 
 
 def test_only_the_last_files_are_kept_and_none_after_the_end(tmp_path: Path) -> None:
-    kept = Spool(str(tmp_path))
+    folder = tmp_path / "spool"
+    kept = Spool(str(folder))
     paths = [kept.put([BATCH]) for _ in range(5)]
-    assert sorted(map(str, tmp_path.iterdir())) == sorted(str(path) for path in paths[-3:])
+    assert sorted(map(str, folder.iterdir())) == sorted(str(path) for path in paths[-3:])
     kept.close()
-    assert not list(tmp_path.iterdir())
+    assert not folder.exists()
 
 
 def test_where_no_file_can_be_written_nothing_is_left_and_it_is_said(tmp_path: Path, caplog: Any) -> None:
-    assert Spool(str(tmp_path / "gone")).put([BATCH]) is None
+    (tmp_path / "file").touch()
+    assert Spool(str(tmp_path / "file" / "spool")).put([BATCH]) is None
     assert "Spark carries them" in caplog.text
 
 
