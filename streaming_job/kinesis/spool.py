@@ -67,7 +67,8 @@ class Spool:
                     writer.write_batch(batch)
         except OSError as error:
             log.warning("a batch's rows cannot be left in a file; Spark carries them", extra={"reason": str(error)})
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         return str(path)
 
