@@ -29,7 +29,7 @@ from tests.support.whole_stack import TTL_ATTRIBUTE, WholeStack
 _FOLDER: Final = Path("build/soak")
 _STATE: Final = _FOLDER / "state.json"
 _REPORT: Final = Path("build/soak.json")
-PROVE_EVERY: Final = 25
+PROVE_EVERY: Final = 50
 _LOOK_EVERY_S: Final = 0.2
 _RECOVERED_WITHIN_S: Final = 400.0
 _MARKER_LIVES_S: Final = 30

@@ -57,7 +57,7 @@ class Tables:
 def compare(stack: WholeStack, settle_s: float = _SETTLE_S) -> Tables:
     """When nothing is written any more, and what was had its time to arrive."""
     changes = frozenset(stream_changes(stack))
-    _settled(lambda: len(_history(stack)), len(changes), settle_s)
+    _settled(lambda: stack.count("history"), len(changes), settle_s)
     history = Counter(_history(stack))
     newest: dict[str, int] = {}
     for key, seq in changes:
@@ -75,14 +75,15 @@ def compare(stack: WholeStack, settle_s: float = _SETTLE_S) -> Tables:
 def prove(stack: WholeStack) -> Proof:
     """The tables, the archive, and what `lakestream verify` says."""
     tables = compare(stack)
-    _settled(lambda: len(archived(stack)), len(tables.changes), _SETTLE_S)
+    archive = Archive(stack)
+    _settled(lambda: len(archive.changes()), len(tables.changes), _SETTLE_S)
     return Proof(
         changes=len(tables.changes),
         lost=tables.lost,
         invented=tables.invented,
         twice=tables.twice,
         stale=tables.stale,
-        not_archived=len(tables.changes - archived(stack)),
+        not_archived=len(tables.changes - archive.changes()),
         rejects=len(stack.select("rejects", "SELECT 1 AS one FROM t")),
         verify_differences=_verified(stack),
     )
@@ -102,16 +103,23 @@ def stream_changes(stack: WholeStack) -> Iterator[Change]:
             iterator = answer["NextShardIterator"]
 
 
-def archived(stack: WholeStack) -> set[Change]:
-    s3, bucket = stack.clients("s3"), stack.facts["bucket"]
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stack.facts["archive_prefix"])
-    names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    found = set()
-    for name in names:
-        for line in gzip.decompress(s3.get_object(Bucket=bucket, Key=name)["Body"].read()).splitlines():
-            envelope = json.loads(line)
-            found.add((key_text(envelope["key"]["event_id"]), int(envelope["seq"])))
-    return found
+class Archive:
+    """The changes in its objects, each of which is read once."""
+
+    def __init__(self, stack: WholeStack) -> None:
+        self._s3, self._bucket = stack.clients("s3"), stack.facts["bucket"]
+        self._prefix = stack.facts["archive_prefix"]
+        self._read: set[str] = set()
+        self._changes: set[Change] = set()
+
+    def changes(self) -> set[Change]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        for name in {entry["Key"] for page in pages for entry in page.get("Contents", ())} - self._read:
+            body = self._s3.get_object(Bucket=self._bucket, Key=name)["Body"].read()
+            envelopes = map(json.loads, gzip.decompress(body).splitlines())
+            self._changes |= {(key_text(said["key"]["event_id"]), int(said["seq"])) for said in envelopes}
+            self._read.add(name)
+        return self._changes
 
 
 def _history(stack: WholeStack) -> list[Change]:

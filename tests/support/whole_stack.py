@@ -154,6 +154,12 @@ class WholeStack:
         columns = {name: found[name].to_pylist() for name in found.schema.names}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
+    def count(self, part: str) -> int:
+        try:
+            return int(DeltaTable(self.table_path(part)).count())
+        except TableNotFoundError:
+            return 0
+
     def table_path(self, part: str) -> str:
         return str(self.facts["tables"][TABLE][part])
 
