@@ -97,8 +97,7 @@ class WholeStack:
                 case "stream reader":
                     return [each for each in self._below("job") if _is_running(each, "python_streaming_source_runner")]
                 case "python worker":
-                    workers = [each for each in self._below("job") if _is_running(each, "pyspark.worker")]
-                    return [each for each in workers if _is_running(each.parent(), "pyspark.worker")]
+                    return [each for each in self._below("job") if _is_running(each, "pyspark.daemon")]
                 case "bridge":
                     return self._below("mapping")
                 case _:
