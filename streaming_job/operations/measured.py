@@ -14,10 +14,14 @@ INVOCATION_MS: Final = 20.0
 """What an invocation takes besides: PutRecords' answer, most of it."""
 
 JOB_CORE_MS: Final = 1.0
-"""Of all of the job's threads and processes, for each change: `bench_drain`, its processor time over its events."""
+"""Of all of the job's threads and processes, for each change: `bench_drain`, its processor time over its events; with
+engine `rust`, and taken to be no other with `spark`.
+"""
 JOB_SERIAL_MS: Final = 0.2
-"""Of that, what one thread at a time can do for a table, decode and flatten: `bench_batch`, those two steps."""
+"""Of that, what a job does on one core at a time, decode and flatten: `bench_batch`, those two steps."""
 BATCH_MS: Final = {"rust": 200.0, "spark": 2_000.0}
-"""What a batch takes however few its changes are, by engine: `bench_batch`, 100 rows against 2,000."""
+"""What a batch takes however few its changes are, by engine: `bench_batch` without what its rows cost; for `spark` a warm
+MERGE's 1.0 to 1.5 s, with history's beside it.
+"""
 BATCH_SPREAD: Final = 0.34
 """Of a batch's duration, as the sigma of its logarithm: the 95th percentile is 1.75 times the median."""
