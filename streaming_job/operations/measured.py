@@ -20,8 +20,8 @@ engine `rust`, and taken to be no other with `spark`.
 JOB_SERIAL_MS: Final = 0.2
 """Of that, what a job does on one core at a time, decode and flatten: `bench_batch`, those two steps."""
 BATCH_MS: Final = {"rust": 200.0, "spark": 2_000.0}
-"""What a batch takes however few its changes are, by engine: `bench_batch` without what its rows cost; for `spark` a warm
-MERGE's 1.0 to 1.5 s, with history's beside it.
+"""What a batch takes however few its changes are, by engine: `bench_batch` without what its rows cost; for `spark` a
+warm MERGE's 1.0 to 1.5 s, with history's beside it.
 """
 BATCH_SPREAD: Final = 0.34
 """Of a batch's duration, as the sigma of its logarithm: the 95th percentile is 1.75 times the median."""
