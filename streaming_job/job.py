@@ -23,7 +23,8 @@ from pyspark.sql.streaming.listener import (
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from config.settings import Settings
+from config.errors import LakestreamError
+from config.settings import LakeSettings, Settings
 from streaming_job.errors import JobFailedError
 from streaming_job.files.watch import progress_of
 from streaming_job.health import Health
@@ -209,9 +210,11 @@ class Job:
             query.awaitTermination()
         except StreamingQueryException as error:
             if not self._gate.stop_requested:
-                raise JobFailedError(
-                    reason_of(error), hint="mend it and start the job again: it goes on from its checkpoint"
-                ) from error
+                raise self._failed(reason_of(error)) from error
+
+    def _failed(self, reason: str) -> JobFailedError:
+        mend = _mend(reason, self._settings.lake)
+        return JobFailedError(reason, hint=f"{mend}, and start the job again: it goes on from its checkpoint")
 
     def _tend_when_quiet(self, query: StreamingQuery) -> None:
         try:
@@ -226,9 +229,12 @@ class Job:
     def _tend_or_shut(self) -> None:
         try:
             self._tend()
-        except BaseException:
+        except BaseException as error:
             self._gate.request_stop()
-            raise
+            if isinstance(error, LakestreamError) or not isinstance(error, Exception):
+                raise
+            log.exception("between two batches")
+            raise self._failed(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
 
 class _ProgressListener(StreamingQueryListener):
@@ -275,6 +281,14 @@ def reason_of(error: StreamingQueryException) -> str:
 _CAUSE: Final = "Caused by: "
 _STREAM_READER: Final = "PythonStreamingSourceRunner"
 """Spark's side of the process in which a Python source lives; it raises nothing of its own while that one answers."""
+
+
+def _mend(reason: str, lake: LakeSettings) -> str:
+    """What no message of a disk's own says: which."""
+    places = " and ".join(place for place in (lake.root, lake.checkpoint) if place)
+    if "No space left on device" in reason:
+        return f"make room for {places}"
+    return f"make {places} writable" if "Read-only file system" in reason else "mend it"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ The owner's host and process are written down. A holder on this host whose proce
 its lease is taken at once; one on another host is waited for until it ends.
 """
 
+import logging
 import os
 import socket
 import time
@@ -18,6 +19,8 @@ from typing import Final
 from streaming_job.errors import LeaseHeldError, LeaseLostError
 from streaming_job.pipeline.merge import LakeTable
 from streaming_job.pipeline.properties import read, written
+
+log = logging.getLogger("lakestream.lease")
 
 LEASE_PROPERTY: Final = "lakestream.lease"
 
@@ -137,14 +140,19 @@ class Lease:
         self.check()
 
     def release(self) -> None:
-        """Ends the lease now. One that is lost is no longer ours to end."""
+        """Ends the lease now. One that is lost is no longer ours to end; where it cannot be written, it ends by its time."""
         if self._token is None:
             return
-        self._table.refresh()
         try:
+            self._table.refresh()
             self._write(self._token, self.check, until_ms=0)
         except LeaseLostError:
             pass
+        except Exception as error:  # noqa: BLE001 - a full disk, say: why the job ends is what a person has to read
+            reason = " ".join(str(error).split())
+            log.warning(
+                "lease not given back, it ends by itself", extra={"table": str(self._table.location), "reason": reason}
+            )
         finally:
             self._token = None
 

@@ -1,6 +1,7 @@
 """The lease on a real Delta table, with two writers and a clock that tests move."""
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_a_lease_that_was_released_is_free_at_once(path: str, clock: Clock) -> N
     first.acquire()
     first.release()
     writer(path, HERE, clock)[1].acquire()
+
+
+def test_a_lease_that_cannot_be_given_back_hides_no_other_reason_to_end(
+    path: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The table is gone from the disk, as it seems when that is full or read-only."""
+    _, first = writer(path, HERE, clock)
+    first.acquire()
+    shutil.rmtree(path)
+    first.release()
+    assert first.token is None
+    assert "lease not given back" in caplog.text
 
 
 def test_a_crashed_holder_on_this_host_is_not_waited_for(path: str, clock: Clock) -> None:
