@@ -213,7 +213,7 @@ class Job:
                 raise self._failed(reason_of(error)) from error
 
     def _failed(self, reason: str) -> JobFailedError:
-        mend = _mend(reason, self._settings.lake)
+        mend = mend_of(reason, self._settings.lake)
         return JobFailedError(reason, hint=f"{mend}, and start the job again: it goes on from its checkpoint")
 
     def _tend_when_quiet(self, query: StreamingQuery) -> None:
@@ -283,7 +283,7 @@ _STREAM_READER: Final = "PythonStreamingSourceRunner"
 """Spark's side of the process in which a Python source lives; it raises nothing of its own while that one answers."""
 
 
-def _mend(reason: str, lake: LakeSettings) -> str:
+def mend_of(reason: str, lake: LakeSettings) -> str:
     """What no message of a disk's own says: which."""
     places = " and ".join(place for place in (lake.root, lake.checkpoint) if place)
     if "No space left on device" in reason:

@@ -140,7 +140,7 @@ class Lease:
         self.check()
 
     def release(self) -> None:
-        """Ends the lease now. One that is lost is no longer ours to end; where it cannot be written, it ends by its time."""
+        """Ends the lease now. One that is lost is not ours to end; where it cannot be written, it ends by its time."""
         if self._token is None:
             return
         try:
