@@ -28,7 +28,7 @@ class Ended(StreamingQueryException):
         ),
         (
             "[STREAM_FAILED] Query terminated with exception: SQLSTATE: XXKST",
-            "java.io.EOFException\n\tat java.io.DataInputStream.readInt\n\tat a.PythonStreamingSourceRunner.latestOffset",
+            "java.io.EOFException\n\tat java.io.DataInputStream\n\tat a.PythonStreamingSourceRunner.latestOffset",
             "the process that reads the stream ended without a word: killed, or out of memory",
         ),
         (
