@@ -30,7 +30,7 @@ def replaced(rows: pa.Table, name: str, values: Any) -> pa.Table:
     return rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
 
 
-def values(rows: pa.Table, name: str) -> list[Any]:
+def values(rows: pa.Table | pa.RecordBatch, name: str) -> list[Any]:
     return rows[name].to_pylist()
 
 

@@ -38,19 +38,24 @@ COLUMNS: Final = (
     .add("_old", StringType())
 )
 _SCHEMA: Final = arrow_schema(COLUMNS)
+_UNIQUE: Final = ("_table", "_key", "_seq")
 _DAY_MS: Final = 86_400_000
 _LAST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
 
 def spec(location: Location, properties: dict[str, str]) -> TableSpec:
-    return TableSpec(location, COLUMNS, partition_by=("_day",), properties=properties)
+    return TableSpec(
+        location, COLUMNS, partition_by=("_day",), properties=properties, dated_by=(_UNIQUE, "_created_ms")
+    )
 
 
 def write(into: LakeTable, changes: pa.Table, ingest_ms: int, guard: Guard) -> int:
     """How many of these changes were new to the history."""
     rows = _rows(changes, ingest_ms)
-    merge = Merge(match=("_table", "_key", "_seq"), insert=COLUMNS.names, within=_within(rows))
+    is_dated = _is_dated(rows)
+    within = _within(rows, is_dated=is_dated)
+    merge = Merge(match=_UNIQUE, insert=COLUMNS.names, within=within, is_dated=is_dated)
     return into.merge(rows, merge, guard).inserted
 
 
@@ -79,10 +84,15 @@ def _day(changes: pa.Table) -> Column:
     return pc.coalesce(pc.if_else(is_dated, created, generation), pa.scalar(date(1970, 1, 1)))
 
 
-def _within(rows: pa.Table) -> str:
+def _is_dated(rows: pa.Table) -> bool:
+    """A scanned row's time is that of its scan: scanned again, the same row has another."""
+    return not rows["_created_ms"].null_count and not pc.any(pc.equal(rows["_op"], "SNAPSHOT")).as_py()
+
+
+def _within(rows: pa.Table, *, is_dated: bool) -> str:
     days = ", ".join(f"'{day.isoformat()}'" for day in _days(rows))
     within = f"t._day IN ({days})"
-    if rows["_created_ms"].null_count or pc.any(pc.equal(rows["_op"], "SNAPSHOT")).as_py():
+    if not is_dated:
         return within
     span = pc.min_max(rows["_created_ms"]).as_py()
     return f"{within} AND t._created_ms >= {span['min']} AND t._created_ms <= {span['max']}"

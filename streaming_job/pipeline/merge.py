@@ -35,6 +35,8 @@ class TableSpec:
     properties: Mapping[str, str] = field(default_factory=dict)
     found_by: tuple[str, str] | None = None
     """The unique key and the time each row was written at, where an engine may keep an index of them."""
+    dated_by: tuple[tuple[str, ...], str] | None = None
+    """Of a table that is only inserted into: the unique key, and the time in milliseconds that belongs to a row."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Merge:
     updates: Sequence[Update] = ()
     within: str | None = None
     """Literal conditions on `t` alone, by which files are skipped. They must hold for every row that can match."""
+    is_dated: bool = False
+    """A row with the unique key of one of these has its time as well, and every one of them has a time."""
 
     @property
     def on(self) -> str:

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, TypeVar
 
 import pyarrow as pa
@@ -14,7 +13,6 @@ from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
 from streaming_job.pipeline.arrow import pc, plain, values
-from streaming_job.pipeline.key_index import KeyIndex
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
@@ -27,6 +25,7 @@ from streaming_job.pipeline.merge import (
     refuse_features,
     refuse_foreign,
 )
+from streaming_job.pipeline.rust_memory import memory_of
 
 T = TypeVar("T")
 _ATTEMPTS: Final = 5
@@ -52,9 +51,9 @@ class RustTable:
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         refuse_features("rust", spec.location, features, self.properties())
         refuse_foreign(spec, self.columns(), self._table.metadata().partition_columns)
-        self._finder = _Finder(*spec.found_by) if spec.found_by is not None else None
-        if self._finder is not None:
-            self._finder.follow(self._table)
+        self._memory = memory_of(spec)
+        if self._memory is not None:
+            self._memory.follow(self._table)
 
     @property
     def location(self) -> Location:
@@ -83,9 +82,9 @@ class RustTable:
 
     def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged:
         def attempt() -> Merged:
-            if self._finder is None:
+            if self._memory is None:
                 return self._merge(source, merge)
-            return self._finder.merge(self._table, source, merge, self._merge)
+            return self._memory.merge(self._table, source, merge, self._merge)
 
         return self._commit(attempt, guard)
 
@@ -107,8 +106,8 @@ class RustTable:
             rows = QueryBuilder().register("t", source).execute("SELECT * FROM t")
             taken = CommitProperties(app_transactions=[Transaction(TAKEN_OVER, number)])
             write_deltalake(self._table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=taken)
-            if self._finder is not None:
-                self._finder.forget()
+            if self._memory is not None:
+                self._memory.forget()
 
         self._commit(attempt, guard)
 
@@ -167,8 +166,8 @@ class RustTable:
                 except CommitFailedError as error:
                     conflict = error
                     continue
-                if self._finder is not None:
-                    self._finder.committed(before, self._table.version())
+                if self._memory is not None:
+                    self._memory.committed(before, self._table.version())
                 return result
             self.refresh()
             guard()
@@ -176,47 +175,6 @@ class RustTable:
             f"{self._location}: {_ATTEMPTS} commits in a row conflicted with another writer's: {conflict}",
             hint="find what else writes to the table (its history says who) and stop it",
         ) from conflict
-
-
-class _Finder:
-    """Finds the rows a merge may touch, as long as nobody else commits to the table; then it looks anew."""
-
-    def __init__(self, key: str, time: str) -> None:
-        self._key = key
-        self._time = time
-        self._index = KeyIndex([])
-        self._version = -1
-
-    def follow(self, table: DeltaTable) -> None:
-        """As of the table's version; reads it only where somebody else wrote to it."""
-        if self._version != table.version():
-            found = QueryBuilder().register("t", table).execute(f'SELECT "{self._key}", "{self._time}" FROM t')  # noqa: S608 - our own names
-            self._index = KeyIndex((piece.column(0), piece.column(1)) for piece in map(pa.record_batch, found))
-            self._version = table.version()
-
-    def merge(
-        self, table: DeltaTable, source: pa.Table, merge: Merge, run: Callable[[pa.Table, Merge], Merged]
-    ) -> Merged:
-        self.follow(table)
-        found = self._index.look_up(source[self._key])
-        if not found.known and set(source.column_names) == set(merge.insert) == {
-            each.name for each in table.schema().fields
-        }:
-            # Nothing to match: a row written without a look at the table is all a merge would come to.
-            write_deltalake(table, _undescribed(source), mode="append")
-            merged = Merged(source.num_rows, 0)
-        else:
-            merged = run(source, replace(merge, within=found.condition(f"t.`{self._time}`")))
-        self._index.written(found, source[self._time], inserted=merged.inserted, updated=merged.updated)
-        return merged
-
-    def committed(self, before: int, after: int) -> None:
-        """Our own commits keep every row's time, or were taken note of."""
-        if self._version == before and after <= before + 1:
-            self._version = after
-
-    def forget(self) -> None:
-        self._version = -1
 
 
 def _open(spec: TableSpec, path: str, storage: dict[str, str]) -> DeltaTable:
@@ -236,8 +194,3 @@ def _open(spec: TableSpec, path: str, storage: dict[str, str]) -> DeltaTable:
 
 def _assign(columns: Sequence[str]) -> dict[str, str]:
     return {f"t.`{name}`": f"s.`{name}`" for name in columns}
-
-
-def _undescribed(rows: pa.Table) -> pa.Table:
-    """An append compares what is said of the columns, which the table alone says."""
-    return rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
