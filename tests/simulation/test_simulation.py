@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import campaign, hunts
 from tests.simulation.runner import draw, run, shrink
 
 SEEDS = int(os.environ.get("LAKESTREAM_SIM_SEEDS", "300"))
 ROOT = Path(__file__).parents[2]
+ONCE_BROKEN = (200351, 404410)
+"""Seeds that found something, which was mended: drawn by today's scenarios they may show less than they did."""
 
 
 def test_no_promise_is_broken_whatever_meets_in_these_runs() -> None:
@@ -19,6 +23,11 @@ def test_no_promise_is_broken_whatever_meets_in_these_runs() -> None:
     assert [(found.seed, found.promise, found.what) for found in report.found] == []
     assert report.seeds == SEEDS
     assert len(report.faults) >= 50
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_what_was_found_once_is_not_back(seed: int) -> None:
+    assert run(draw(seed)).promise is None
 
 
 def test_every_planted_bug_is_found_within_its_number_of_runs() -> None:
