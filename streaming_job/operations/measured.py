@@ -17,7 +17,7 @@ JOB_CORE_MS: Final = 1.0
 """Of all of the job's threads and processes, for each change: `bench_drain`, its processor time over its events; with
 engine `rust`, and taken to be no other with `spark`.
 """
-JOB_SERIAL_MS: Final = 0.2
+JOB_SERIAL_MS: Final = 0.15
 """Of that, what a job does on one core at a time, decode and flatten: `bench_batch`, those two steps."""
 BATCH_MS: Final = {"rust": 200.0, "spark": 2_000.0}
 """What a batch takes however few its changes are, by engine: `bench_batch` without what its rows cost; for `spark` a
