@@ -51,6 +51,8 @@ class LatencyBook:
     def record(self, clocks: pa.Table, *, table: str, batch: str, batch_start_ms: int, commit_ms: int) -> None:
         """Measure one table's part of one batch; a batch that was recorded before changes nothing.
 
+        `commit_ms` is when all of it was committed; a column of that name says of each change when it was.
+
         `batch` names it by the stream positions it ends at, so that a batch run again after a crash has the same name.
         """
         name = f"{table}@{batch}"
@@ -103,4 +105,7 @@ class LatencyBook:
 def _clocks(table: pa.Table, batch_start_ms: int, commit_ms: int) -> dict[str, Milliseconds]:
     clocks = {name: table.column(name).cast(pa.float64()).to_numpy() for name in CLOCKS}
     own = {"batch_start_ms": batch_start_ms, "commit_ms": commit_ms}
-    return clocks | {name: np.full(table.num_rows, value, dtype=np.float64) for name, value in own.items()}
+    clocks |= {name: np.full(table.num_rows, value, dtype=np.float64) for name, value in own.items()}
+    if "commit_ms" in table.column_names:
+        clocks["commit_ms"] = table.column("commit_ms").cast(pa.float64()).to_numpy()
+    return clocks

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -36,7 +36,10 @@ def now_ms() -> int:
 
 class LatencySink(Protocol):
     def record(self, clocks: pa.Table, *, table: str, batch: str, batch_start_ms: int, commit_ms: int) -> None:
-        """One table's changes of one batch; `batch` names it by the positions it ends at."""
+        """One table's changes of one batch; `batch` names it by the positions it ends at.
+
+        Changes with a `commit_ms` of their own could be queried from then on, the others when all were committed.
+        """
 
 
 @dataclass
@@ -48,7 +51,7 @@ class BatchReport:
     tables: dict[str, TableReport] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(replace(self, tables={name: replace(table, first=None) for name, table in self.tables.items()}))
 
     def spend(self, steps_ms: Mapping[str, float]) -> None:
         for step, spent in steps_ms.items():
@@ -169,8 +172,16 @@ class Pipeline:
             report.rejects += outcome.late_rejects
             report.spend(outcome.steps_ms)
             if outcome.commit_ms is not None and outcome.failure is None:
-                done[table] = (parts[table], outcome.commit_ms)
+                done[table] = (_with_commits(parts[table], outcome), outcome.commit_ms)
         return done
+
+
+def _with_commits(changes: pa.Table, report: TableReport) -> pa.Table:
+    """With the time from which each can be queried, where some could be before the others."""
+    if report.first is None:
+        return changes
+    is_first = pc.is_in(changes["key"], report.first.keys)
+    return changes.append_column("commit_ms", pc.if_else(is_first, report.first.commit_ms, report.commit_ms))
 
 
 def is_bounded(settings: Settings) -> bool:

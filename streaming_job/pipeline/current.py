@@ -89,6 +89,17 @@ def write(into: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: b
     return into.merge(_as_in(into, source), merge, guard)
 
 
+def split(into: LakeTable, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Rows of keys that are surely not there, to be written first where that costs no look at the table; and the rest.
+
+    None are written first where all or none are new: one commit then does.
+    """
+    lacking = into.lacks(rows["_key"])
+    if lacking is None or not 0 < pc.sum(lacking).as_py() < rows.num_rows:
+        return rows.slice(0, 0), rows
+    return rows.filter(lacking), rows.filter(pc.invert(lacking))
+
+
 def mark_rows(changes: pa.Table, ingest_ms: int) -> pa.Table:
     """Tombstones for ignored deletes without an image, in case there is no row to mark."""
     count = changes.num_rows

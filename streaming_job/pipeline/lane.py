@@ -11,7 +11,7 @@ from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.lease import Clock
 from streaming_job.pipeline.parking import Parking
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch
-from streaming_job.pipeline.writer import TableWriter, Written
+from streaming_job.pipeline.writer import First, TableWriter, Written
 
 log = logging.getLogger("lakestream.pipeline")
 
@@ -36,6 +36,7 @@ class TableReport:
     drained: int = 0
     failure: str | None = None
     commit_ms: int | None = None
+    first: First | None = None
     steps_ms: dict[str, float] = field(default_factory=dict)
 
     def take_in(self, written: Written) -> None:
@@ -44,7 +45,7 @@ class TableReport:
         self.current_updated += written.current_updated
         self.rescued += written.rescued
         self.columns_added += written.columns_added
-        self.commit_ms = written.commit_ms
+        self.commit_ms, self.first = written.commit_ms, written.first
 
 
 class Backoff:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import EngineRefusedError
+from streaming_job.pipeline.arrow import Column
 from streaming_job.pipeline.locations import Location
 
 Guard = Callable[[], None]
@@ -90,6 +91,9 @@ class LakeTable(Protocol):
     def add_columns(self, columns: StructType, guard: Guard = no_guard) -> None: ...
 
     def merge(self, source: pa.Table, merge: Merge, guard: Guard = no_guard) -> Merged: ...
+
+    def lacks(self, keys: Column) -> Column | None:
+        """Of these unique keys which are surely not there; None where it would have to be looked up."""
 
     def delete(self, where: str, guard: Guard = no_guard) -> int: ...
 

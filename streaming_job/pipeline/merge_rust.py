@@ -12,7 +12,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
-from streaming_job.pipeline.arrow import pc, plain, values
+from streaming_job.pipeline.arrow import Column, pc, plain, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
@@ -87,6 +87,10 @@ class RustTable:
             return self._memory.merge(self._table, source, merge, self._merge)
 
         return self._commit(attempt, guard)
+
+    def lacks(self, keys: Column) -> Column | None:
+        with self._lock:
+            return None if self._memory is None else self._memory.lacks(self._table, keys)
 
     def _merge(self, source: pa.Table, merge: Merge) -> Merged:
         merger = self._table.merge(source, predicate=merge.on, source_alias="s", target_alias="t")

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError
+from streaming_job.pipeline.arrow import Column
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
@@ -94,6 +95,9 @@ class SparkTable:
             return Merged(first_int(counts, "num_inserted_rows"), first_int(counts, "num_updated_rows"))
 
         return self._commit(attempt, guard)
+
+    def lacks(self, keys: Column) -> Column | None:  # noqa: ARG002 - Spark is not asked: it would be a job of its own
+        return None
 
     def delete(self, where: str, guard: Guard = no_guard) -> int:
         def attempt() -> int:

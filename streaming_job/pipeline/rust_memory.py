@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 
-from streaming_job.pipeline.arrow import values
+from streaming_job.pipeline.arrow import Column, values
 from streaming_job.pipeline.key_index import KeyIndex
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec
 from streaming_job.pipeline.recent_rows import WINDOW_MS, RecentRows, hashes_of
@@ -47,6 +47,10 @@ class Memory(ABC):
     def forget(self) -> None:
         self._version = -1
 
+    def lacks(self, table: DeltaTable, keys: Column) -> Column | None:  # noqa: ARG002 - of one kind
+        """Of these unique keys which are surely not there; None where that is not known by key."""
+        return None
+
     @abstractmethod
     def merge(self, table: DeltaTable, source: pa.Table, merge: Merge, run: Run) -> Merged:
         """What `run` comes to, or the same by less."""
@@ -63,6 +67,10 @@ class _Places(Memory):
         self._key = key
         self._time = time
         self._index = KeyIndex([])
+
+    def lacks(self, table: DeltaTable, keys: Column) -> Column | None:
+        self.follow(table)
+        return pa.array([not places for places in self._index.look_up(keys).places], pa.bool_())
 
     def merge(self, table: DeltaTable, source: pa.Table, merge: Merge, run: Run) -> Merged:
         self.follow(table)

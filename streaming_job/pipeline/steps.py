@@ -16,6 +16,7 @@ class Step(StrEnum):
     NEWEST = "newest"
     FLATTEN = "flatten"
     SCHEMA = "schema"
+    NEW_ROWS = "new_rows"
     CURRENT = "current"
     LATENCY = "latency"
     PARK = "park"

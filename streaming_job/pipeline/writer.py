@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from config.tables import TableConfig
 from streaming_job.pipeline import current, dedupe, history
-from streaming_job.pipeline.arrow import pc, repeated, replaced, values
+from streaming_job.pipeline.arrow import Column, pc, repeated, replaced, values
 from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.claims import Resolver
 from streaming_job.pipeline.flatten import Flattener
@@ -35,7 +35,16 @@ class Written:
     rescued: int = 0
     columns_added: tuple[str, ...] = ()
     commit_ms: int | None = None
+    first: "First | None" = None
     late_rejects: list[pa.Table] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class First:
+    """Keys whose rows could be queried before the rest of the batch."""
+
+    keys: Column
+    commit_ms: int
 
 
 @dataclass(frozen=True)
@@ -93,20 +102,25 @@ class TableWriter:
             if marks.num_rows:
                 with watch.step(Step.CURRENT):
                     current.mark(parts.current, current.mark_rows(marks, ingest_ms), parts.lease.check)
-        written.history_inserted = in_history.result()
+        written.history_inserted, history_ms = in_history.result()
         written.commit_ms = parts.clock()
+        if written.first is not None:
+            written.first = replace(written.first, commit_ms=max(written.first.commit_ms, history_ms))
         return written
 
     def close(self) -> None:
         self._beside.shutdown()
 
     @contextmanager
-    def _history_beside(self, changes: pa.Table, ingest_ms: int, watch: Stopwatch) -> Iterator[Future[int]]:
-        """How many of the changes were new to the history, when it is written; not left before it is."""
+    def _history_beside(
+        self, changes: pa.Table, ingest_ms: int, watch: Stopwatch
+    ) -> Iterator["Future[tuple[int, int]]"]:
+        """How many of the changes were new to the history, and when it was written; not left before it is."""
 
-        def write() -> int:
+        def write() -> tuple[int, int]:
             with watch.step(Step.HISTORY):
-                return history.write(self._parts.history, changes, ingest_ms, self._parts.lease.check)
+                inserted = history.write(self._parts.history, changes, ingest_ms, self._parts.lease.check)
+            return inserted, self._parts.clock()
 
         writing = self._beside.submit(write)
         try:
@@ -145,10 +159,20 @@ class TableWriter:
                 parts.current.add_columns(added, parts.lease.check)
                 written.columns_added = tuple(added.names)
             written.rescued = parts.schema_log.values_rescued(rows, ingest_ms)
+        with watch.step(Step.NEW_ROWS):
+            # What is surely new need not wait for the merge that the rest needs. A crash here: run again, it is there.
+            new, rest = current.split(parts.current, rows)
+            if new.num_rows:
+                self._put(new, written, repair=repair)
+                written.first = First(new["_key"], parts.clock())
         with watch.step(Step.CURRENT):
             # A crash here: the tables hold the batch, Spark's log does not; run again, nothing is newer than itself.
-            merged = current.write(parts.current, rows, parts.lease.check, overwrite_equal=repair)
-            written.current_inserted, written.current_updated = merged.inserted, merged.updated
+            self._put(rest, written, repair=repair)
+
+    def _put(self, rows: pa.Table, written: Written, *, repair: bool) -> None:
+        merged = current.write(self._parts.current, rows, self._parts.lease.check, overwrite_equal=repair)
+        written.current_inserted += merged.inserted
+        written.current_updated += merged.updated
 
     def _only_fitting(self, rows: pa.Table, changes: pa.Table, written: Written) -> pa.Table:
         """Of a strict table: a version with a value that does not fit is a reject, and the one before it stands."""
@@ -161,7 +185,9 @@ class TableWriter:
             written.late_rejects.append(replaced(unfit, "reject", repeated(reason, pa.string(), unfit.num_rows)))
         return dedupe.newest(rows.filter(fits), "_key", "_seq")
 
-    def _newest(self, changes: pa.Table, in_history: Future[int], *, repair: bool) -> tuple[pa.Table, pa.Table]:
+    def _newest(
+        self, changes: pa.Table, in_history: "Future[tuple[int, int]]", *, repair: bool
+    ) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
         properties = self._parts.current.properties()
         if not repair:
@@ -179,7 +205,9 @@ class TableWriter:
             newest = dedupe.newest(changes.filter(pc.invert(_is_mark(changes))))
         return self._known_newest(newest, properties, in_history), marks
 
-    def _known_newest(self, newest: pa.Table, properties: Mapping[str, str], in_history: Future[int]) -> pa.Table:
+    def _known_newest(
+        self, newest: pa.Table, properties: Mapping[str, str], in_history: "Future[tuple[int, int]]"
+    ) -> pa.Table:
         """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
         purged_before = properties.get(current.PURGED_PROPERTY)
         if not purged_before:
