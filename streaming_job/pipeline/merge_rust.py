@@ -25,6 +25,7 @@ from streaming_job.pipeline.merge import (
     refuse_features,
     refuse_foreign,
 )
+from streaming_job.pipeline.rust_log import LogFolder, after_commit
 from streaming_job.pipeline.rust_memory import memory_of
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class RustTable:
         self._lock = threading.RLock()
         self._storage = dict(storage or {})
         self._table = _open(spec, spec.location.path, self._storage)
+        self._log = LogFolder(spec.location.path)
         protocol = self._table.protocol()
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         refuse_features("rust", spec.location, features, self.properties())
@@ -61,7 +63,8 @@ class RustTable:
 
     def refresh(self) -> None:
         with self._lock:
-            self._table.update_incremental()
+            if self._log.may_have_grown(self._table.version()):
+                self._table.update_incremental()
 
     def version(self) -> int:
         return self._table.version()
@@ -93,7 +96,13 @@ class RustTable:
             return None if self._memory is None else self._memory.lacks(self._table, keys)
 
     def _merge(self, source: pa.Table, merge: Merge) -> Merged:
-        merger = self._table.merge(source, predicate=merge.on, source_alias="s", target_alias="t")
+        merger = self._table.merge(
+            source,
+            predicate=merge.on,
+            source_alias="s",
+            target_alias="t",
+            post_commithook_properties=after_commit(self._table),
+        )
         for update in merge.updates:
             merger = merger.when_matched_update(_assign(update.columns), predicate=update.when)
         metrics = merger.when_not_matched_insert(_assign(merge.insert)).execute()

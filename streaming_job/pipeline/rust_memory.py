@@ -16,6 +16,7 @@ from streaming_job.pipeline.arrow import Column, values
 from streaming_job.pipeline.key_index import KeyIndex
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec
 from streaming_job.pipeline.recent_rows import WINDOW_MS, RecentRows, hashes_of
+from streaming_job.pipeline.rust_log import after_commit
 
 Run = Callable[[pa.Table, Merge], Merged]
 _NOBODY_BETWEEN: Final = CommitProperties(max_commit_retries=0)
@@ -125,7 +126,13 @@ def _append(table: DeltaTable, source: pa.Table) -> Merged:
     """Nothing to match: a row written without a look at the table is all a merge would come to."""
     # An append compares what is said of the columns, which the table alone says.
     plain = source.cast(pa.schema([field.remove_metadata() for field in source.schema]))
-    write_deltalake(table, plain, mode="append", commit_properties=_NOBODY_BETWEEN)
+    write_deltalake(
+        table,
+        plain,
+        mode="append",
+        commit_properties=_NOBODY_BETWEEN,
+        post_commithook_properties=after_commit(table),
+    )
     return Merged(source.num_rows, 0)
 
 
