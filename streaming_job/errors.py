@@ -6,6 +6,7 @@ LakestreamError
 │   ├── LeaseLostError      another writer took the table over while we ran
 │   ├── EngineRefusedError  the table carries a feature its engine cannot write
 │   ├── HalfATableError     `current` or `history` is gone while the other holds changes
+│   ├── CheckpointDamagedError   a file of it cannot be read
 │   ├── JobFailedError      the query ended by itself
 │   └── SparkGoneError      Spark's process ended under us
 └── TableFailedError        park this table's changes, go on with the others, try again later
@@ -34,6 +35,10 @@ class EngineRefusedError(StopJobError):
 
 class HalfATableError(StopJobError):
     """A new table in the place of the lost one would look complete and not be it."""
+
+
+class CheckpointDamagedError(StopJobError):
+    """Where the query stands cannot be told; nothing was started."""
 
 
 class JobFailedError(StopJobError):

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from config.errors import ConfigurationError
 from config.settings import Settings, load_settings
 from config.tables import TableConfig, load_tables
-from streaming_job import remote
+from streaming_job import checkpoint, remote
 from streaming_job.aws import client
 from streaming_job.health import Health
 from streaming_job.http import HttpServer, application
@@ -30,9 +30,10 @@ log = logging.getLogger("lakestream.main")
 
 
 def run(config: Path, *, available_now: bool = False) -> None:
-    """The job of one configuration file; everything wrong with the file is said before Spark is started."""
+    """The job of one configuration file; what is wrong with it or the checkpoint is said before Spark is started."""
     settings = load_settings(config)
     tables = configured_tables(settings)
+    checkpoint.check(settings.lake.checkpoint)
     started = time.monotonic()
     with spark_session("lakestream", settings.spark) as spark:
         if speaks_connect(spark):

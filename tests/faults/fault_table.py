@@ -6,6 +6,7 @@ stack and a job, it brings its three steps and runs in `test_fault_table.py`, on
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -177,18 +178,20 @@ def _last_offset(stack: BrokenStack) -> Path:
 
 
 def _checkpoint_damaged(stack: BrokenStack) -> None:
-    """Half of the last batch's offset, as a machine that lost its power leaves it; its backup beside it."""
+    """Half of the last batch's offset, as a machine that lost its power leaves it."""
     stack.job.end()
     file = _last_offset(stack)
     content = file.read_bytes()
-    file.with_name(".kept").write_bytes(content)
     file.write_bytes(content[: len(content) // 2])
     stack.job.start()
 
 
-def _checkpoint_restored(stack: BrokenStack) -> None:
-    file = _last_offset(stack)
-    file.with_name(".kept").replace(file)
+def _checkpoint_mended(stack: BrokenStack) -> None:
+    """As the line says: the files it names are deleted."""
+    named = re.search(r"delete (.*?): ", stack.job.error_line)
+    assert named is not None
+    for file in named[1].split(" and "):
+        Path(file).unlink()
     stack.job.start()
 
 
@@ -199,7 +202,8 @@ def _lease_taken(stack: BrokenStack) -> None:
     assert held is not None
     theirs = {"name": "another job", "host": "elsewhere", "pid": 7, "token": held["token"] + 1}
     until_ms = time.time_ns() // 1_000_000 + 5_000
-    table.alter.set_table_properties({LEASE_PROPERTY: written({**theirs, "until_ms": until_ms})})
+    taken = {LEASE_PROPERTY: written({**theirs, "until_ms": until_ms})}
+    table.alter.set_table_properties(taken, raise_if_not_exists=False)
     stack.write_some()
 
 
@@ -333,27 +337,27 @@ ROWS: Final = (
     ),
     Row(
         "the disk of lake and checkpoint is full",
-        "exit code 1, one line: no space left; `doctor`: how much is free",
+        "exit code 1, one line: no space left, and where; `doctor`: how much is free",
         "room made, started again",
         HERE,
         Drill(break_=_disk_full, report=_disk_full_said, heal=_room_made, needs_small_disk=True),
     ),
     Row(
         "lake and checkpoint become read-only",
-        "exit code 1, one line: read-only; `doctor`: cannot be written to",
+        "exit code 1, one line: read-only, and what; `doctor`: cannot be written to",
         "made writable, started again",
         HERE,
         Drill(break_=_disk_read_only, report=_read_only_said, heal=_disk_writable, needs_small_disk=True),
     ),
     Row(
         "a file of the checkpoint is damaged",
-        "exit code 3, one line: what it holds, restore it or begin with a new one",
-        "restored, started again; with a new checkpoint the guard and the unique keys hold",
+        "exit code 3, one line before Spark starts: the file, and which to delete",
+        "those deleted, started again: the batch is run again, which changes nothing",
         HERE,
         Drill(
             break_=_checkpoint_damaged,
-            report=_ended(_DIED, "checkpoint"),
-            heal=_checkpoint_restored,
+            report=_ended(_STOPPED, "is damaged", "offsets/"),
+            heal=_checkpoint_mended,
         ),
     ),
     Row(
