@@ -178,7 +178,8 @@ def test_a_table_is_loaded_replayed_rebuilt_promoted_repaired_and_never_brings_b
         job.wait()
         before = lake.fingerprint()
         replayed = lake.command("replay", "--from", "trim-horizon")
-        assert (replayed["replayed"], replayed["new_in_history"]) == (written, 0)
+        assert replayed["replayed"] >= written, "the stream may hold a change more often than once"
+        assert replayed["new_in_history"] == 0
         assert lake.fingerprint() == before
 
         # Its tombstone gone, an event from before the delete comes out of the dead letters, and brings nothing back.
@@ -214,9 +215,11 @@ def test_a_table_is_loaded_replayed_rebuilt_promoted_repaired_and_never_brings_b
         repaired = lake.command("replay", "--from", "archive", "--repair", key)
         assert repaired["replaced_in_current"] >= 1
         assert lake.verify()["equal"]
-    finally:
         job.terminate()
         assert job.wait(timeout=120) == 0, (lake.home / "job.log").read_text()[-2000:]
+    finally:
+        job.kill()
+        job.wait()
 
 
 def altered(lake: Lake) -> str:
