@@ -29,7 +29,6 @@ from tests.support.whole_stack import TTL_ATTRIBUTE, WholeStack
 _FOLDER: Final = Path("build/soak")
 _STATE: Final = _FOLDER / "state.json"
 _REPORT: Final = Path("build/soak.json")
-PROVE_EVERY: Final = 50
 _LOOK_EVERY_S: Final = 0.2
 _RECOVERED_WITHIN_S: Final = 400.0
 _MARKER_LIVES_S: Final = 30
@@ -97,12 +96,12 @@ class Recoveries:
                 _console.print(f"{kill.number + 1:4} {kill.victim:14} recovered after {took_s:5.1f} s")
 
 
-def soak(count: int, rate: float, seed: int) -> State:
+def soak(count: int, *, rate: float, seed: int, prove_every: int) -> State:
     state = State.load(_STATE, seed)
     stack = _stack(state)
     left = list(kills(seed, state.kills, count))
     _console.print(f"{state.kills} kills done, {len(left)} to go; pages and logs in {stack.home.path}")
-    for _, portion in groupby(left, lambda kill: kill.number // PROVE_EVERY):
+    for _, portion in groupby(left, lambda kill: kill.number // prove_every):
         began = time.monotonic()
         _kill_under_load(stack, state, list(portion), rate)
         state.prove(prove(stack))
@@ -166,9 +165,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rate", type=float, default=20, help="writes a second meanwhile")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--prove-every", type=int, default=50, help="kills")
     given = parser.parse_args()
     try:
-        state = soak(given.kills, given.rate, given.seed)
+        state = soak(given.kills, rate=given.rate, seed=given.seed, prove_every=given.prove_every)
     except KeyboardInterrupt:
         _console.print("broken off; `make soak` goes on, `lakestream local down --dir build/soak/stack` ends the stack")
         return 130

@@ -12,7 +12,7 @@ from tests.support.whole_stack import OTHERS, SPARK
 BLOCK: Final = 5
 """Kills of which one is Spark's."""
 PAUSE_S_MAX: Final = 3.0
-OVERLAP_SHARE: Final = 0.4
+OVERLAP_SHARE: Final = 0.6
 OVERLAP_S_MAX: Final = 6.0
 
 
