@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Lake:
     home: Path
     clients: Clients
     bucket: str
+    jobs: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     @property
     def config(self) -> Path:
@@ -118,7 +119,8 @@ class Lake:
 
     def start_job(self) -> "subprocess.Popen[bytes]":
         log = (self.home / "job.log").open("ab")
-        return subprocess.Popen([LAKESTREAM, "run", "--config", self.config], stdout=log, stderr=log)
+        self.jobs.append(subprocess.Popen([LAKESTREAM, "run", "--config", self.config], stdout=log, stderr=log))
+        return self.jobs[-1]
 
 
 @pytest.fixture
@@ -142,7 +144,11 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
             "intake": {"look_every_s": 1},
         }
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
-        yield Lake(tmp_path, clients_of(facts), facts["bucket"])
+        lake = Lake(tmp_path, clients_of(facts), facts["bucket"])
+        yield lake
+        for job in lake.jobs:
+            job.kill()
+            job.wait()
     finally:
         lakestream("local", "down", "--dir", tmp_path)
 
@@ -161,65 +167,61 @@ def test_a_table_is_loaded_replayed_rebuilt_promoted_repaired_and_never_brings_b
 ) -> None:
     write_items(lake.clients, ITEMS)
     job = lake.start_job()
-    try:
-        # First load, under writes, while the job catches up with the very items.
-        with lake.load(seconds=600) as sent:
-            wait_for(lambda: lake.changes() > 0, "no change reached the lake")
-            loaded = lake.command("snapshot")
-        assert loaded["items"] >= ITEMS
-        written = ITEMS + sent[0]
-        wait_for(lambda: lake.changes() == written, f"{written} changes were made")
+    # First load, under writes, while the job catches up with the very items.
+    with lake.load(seconds=600) as sent:
+        wait_for(lambda: lake.changes() > 0, "no change reached the lake")
+        loaded = lake.command("snapshot")
+    assert loaded["items"] >= ITEMS
+    written = ITEMS + sent[0]
+    wait_for(lambda: lake.changes() == written, f"{written} changes were made")
 
-        # The job is killed; everything that the stream keeps comes once more, and changes nothing.
-        event, deleted_ms = deleted_item(lake)
-        written += 2
-        wait_for(lambda: lake.changes() == written, f"{written} changes were made")
-        job.kill()
-        job.wait()
-        before = lake.fingerprint()
-        replayed = lake.command("replay", "--from", "trim-horizon")
-        assert replayed["replayed"] >= written, "the stream may hold a change more often than once"
-        assert replayed["new_in_history"] == 0
-        assert lake.fingerprint() == before
+    # The job is killed; everything that the stream keeps comes once more, and changes nothing.
+    event, deleted_ms = deleted_item(lake)
+    written += 2
+    wait_for(lambda: lake.changes() == written, f"{written} changes were made")
+    job.kill()
+    job.wait()
+    before = lake.fingerprint()
+    replayed = lake.command("replay", "--from", "trim-horizon")
+    assert replayed["replayed"] >= written, "the stream may hold a change more often than once"
+    assert replayed["new_in_history"] == 0
+    assert lake.fingerprint() == before
 
-        # Its tombstone gone, an event from before the delete comes out of the dead letters, and brings nothing back.
-        purge(lake)
-        assert rows_of(lake, event) == []
-        put_dead_letter(lake, event, deleted_ms)
-        job = lake.start_job()
-        assert lake.command("redrive")["redriven"] == 1
-        written += 1
-        wait_for(lambda: lake.changes() == written, "the redriven event did not reach history")
-        assert rows_of(lake, event) == []
+    # Its tombstone gone, an event from before the delete comes out of the dead letters, and brings nothing back.
+    purge(lake)
+    assert rows_of(lake, event) == []
+    put_dead_letter(lake, event, deleted_ms)
+    job = lake.start_job()
+    assert lake.command("redrive")["redriven"] == 1
+    written += 1
+    wait_for(lambda: lake.changes() == written, "the redriven event did not reach history")
+    assert rows_of(lake, event) == []
 
-        # Rebuilt beside the old one and promoted, under writes, by a job that is not stopped for it.
-        with lake.load(seconds=900) as more:
-            wait_for(lambda: lake.changes() > written, "the job does not go on")
-            rebuilt = lake.command("rebuild", TABLE)
-            assert rebuilt["verify"]["equal"], rebuilt
-            assert rebuilt["written_by"].startswith("job "), rebuilt
-            promoted = lake.command("promote")
-            assert promoted["promoted"], promoted
-        written += more[0]
-        wait_for(lambda: lake.changes() == written, f"{written} changes were made")
-        assert job.poll() is None
-        modes = [entry.get("operationParameters", {}).get("mode") for entry in lake.table("current").history()]
-        assert modes.count("Overwrite") == 1
+    # Rebuilt beside the old one and promoted, under writes, by a job that is not stopped for it.
+    with lake.load(seconds=900) as more:
+        wait_for(lambda: lake.changes() > written, "the job does not go on")
+        rebuilt = lake.command("rebuild", TABLE)
+        assert rebuilt["verify"]["equal"], rebuilt
+        assert rebuilt["written_by"].startswith("job "), rebuilt
+        promoted = lake.command("promote")
+        assert promoted["promoted"], promoted
+    written += more[0]
+    wait_for(lambda: lake.changes() == written, f"{written} changes were made")
+    assert job.poll() is None
+    modes = [entry.get("operationParameters", {}).get("mode") for entry in lake.table("current").history()]
+    assert modes.count("Overwrite") == 1
 
-        # A column altered by hand is the one difference there is, and is mended.
-        key = altered(lake)
-        found = lake.verify(exit_code=5)
-        counts = {name: found[name] for name in ("missing", "extra", "stale", "different", "unproven")}
-        assert counts == {"missing": 0, "extra": 0, "stale": 0, "different": 1, "unproven": 0}
-        assert found["examples"]["different"] == [key]
-        repaired = lake.command("replay", "--from", "archive", "--repair", key)
-        assert repaired["replaced_in_current"] >= 1
-        assert lake.verify()["equal"]
-        job.terminate()
-        assert job.wait(timeout=120) == 0, (lake.home / "job.log").read_text()[-2000:]
-    finally:
-        job.kill()
-        job.wait()
+    # A column altered by hand is the one difference there is, and is mended.
+    key = altered(lake)
+    found = lake.verify(exit_code=5)
+    counts = {name: found[name] for name in ("missing", "extra", "stale", "different", "unproven")}
+    assert counts == {"missing": 0, "extra": 0, "stale": 0, "different": 1, "unproven": 0}
+    assert found["examples"]["different"] == [key]
+    repaired = lake.command("replay", "--from", "archive", "--repair", key)
+    assert repaired["replaced_in_current"] >= 1
+    assert lake.verify()["equal"]
+    job.terminate()
+    assert job.wait(timeout=120) == 0, (lake.home / "job.log").read_text()[-2000:]
 
 
 def altered(lake: Lake) -> str:
