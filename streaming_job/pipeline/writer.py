@@ -23,6 +23,10 @@ from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import Step, Stopwatch
 
 
+InHistory = Future[tuple[int, int]]
+"""How many of a batch's changes were new to the history, and when they were written."""
+
+
 @dataclass
 class Written:
     """What one writing of a table's changes came to."""
@@ -112,10 +116,8 @@ class TableWriter:
         self._beside.shutdown()
 
     @contextmanager
-    def _history_beside(
-        self, changes: pa.Table, ingest_ms: int, watch: Stopwatch
-    ) -> Iterator["Future[tuple[int, int]]"]:
-        """How many of the changes were new to the history, and when it was written; not left before it is."""
+    def _history_beside(self, changes: pa.Table, ingest_ms: int, watch: Stopwatch) -> Iterator[InHistory]:
+        """Not left before the history is written."""
 
         def write() -> tuple[int, int]:
             with watch.step(Step.HISTORY):
@@ -185,9 +187,7 @@ class TableWriter:
             written.late_rejects.append(replaced(unfit, "reject", repeated(reason, pa.string(), unfit.num_rows)))
         return dedupe.newest(rows.filter(fits), "_key", "_seq")
 
-    def _newest(
-        self, changes: pa.Table, in_history: "Future[tuple[int, int]]", *, repair: bool
-    ) -> tuple[pa.Table, pa.Table]:
+    def _newest(self, changes: pa.Table, in_history: InHistory, *, repair: bool) -> tuple[pa.Table, pa.Table]:
         """Changes to write as rows, and ignored deletes without an image, which only mark a row."""
         properties = self._parts.current.properties()
         if not repair:
@@ -205,9 +205,7 @@ class TableWriter:
             newest = dedupe.newest(changes.filter(pc.invert(_is_mark(changes))))
         return self._known_newest(newest, properties, in_history), marks
 
-    def _known_newest(
-        self, newest: pa.Table, properties: Mapping[str, str], in_history: "Future[tuple[int, int]]"
-    ) -> pa.Table:
+    def _known_newest(self, newest: pa.Table, properties: Mapping[str, str], in_history: InHistory) -> pa.Table:
         """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
         purged_before = properties.get(current.PURGED_PROPERTY)
         if not purged_before:
