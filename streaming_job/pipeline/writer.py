@@ -22,7 +22,6 @@ from streaming_job.pipeline.parking import Parking
 from streaming_job.pipeline.schema_log import SchemaLog
 from streaming_job.pipeline.steps import Step, Stopwatch
 
-
 InHistory = Future[tuple[int, int]]
 """How many of a batch's changes were new to the history, and when they were written."""
 
