@@ -106,6 +106,7 @@ class Job:
         self._metrics = metrics
         self._health = health
         self._gate = BatchGate()
+        self._failure: LakestreamError | None = None
         self._tended_at = self._batch_ended_at = time.monotonic()
 
     def run(self, *, available_now: bool) -> None:
@@ -139,12 +140,21 @@ class Job:
         return empty_folder(self._settings.lake.checkpoint) if is_bounded(self._settings) else None
 
     def _process_batch(self, frame: DataFrame, batch_id: int) -> None:
-        with self._gate.batch():
+        with self._gate.batch(), self._remembered_failure():
             left = left_rows(frame) if is_bounded(self._settings) else None
             report = self._pipeline.process_batch(frame if left is None else left, batch_id)
             self._publish(report)
             self._tend()
             self._batch_ended_at = time.monotonic()
+
+    @contextmanager
+    def _remembered_failure(self) -> Iterator[None]:
+        """Spark hands on its text alone, without its hint and exit code."""
+        try:
+            yield
+        except LakestreamError as error:
+            self._failure = error
+            raise
 
     def _tend(self) -> None:
         """What is due between batches: leases, parked changes, a piece of upkeep, a slice of what was handed over."""
@@ -210,7 +220,7 @@ class Job:
             query.awaitTermination()
         except StreamingQueryException as error:
             if not self._gate.stop_requested:
-                raise self._failed(reason_of(error)) from error
+                raise (self._failure or self._failed(reason_of(error))) from error
 
     def _failed(self, reason: str) -> JobFailedError:
         mend = mend_of(reason, self._settings.lake)
