@@ -279,7 +279,7 @@ def reason_of(error: StreamingQueryException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     ours = [line for line in lines if re.match(r"^(\w+\.)*\w*Error\b.*:", line)]
     if ours:
-        return ours[-1]
+        return re.sub(r"^(streaming_job|config)\.[\w.]+: ", "", ours[-1])
     # Over Spark Connect there is none.
     trace = [line.strip() for line in str(getattr(error, "_stackTrace", "")).splitlines()]
     if any(_STREAM_READER in line for line in trace):

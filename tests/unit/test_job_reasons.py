@@ -36,6 +36,11 @@ class Ended(StreamingQueryException):
             "org.apache.hadoop.fs.FSError\n\tat x\nCaused by: java.io.IOException: No space left on device\n\tat y",
             "java.io.IOException: No space left on device",
         ),
+        (
+            "[STREAM_FAILED]\nstreaming_job.kinesis.errors.DataLossError: shard 3: trimmed (load it)",
+            "",
+            "shard 3: trimmed (load it)",
+        ),
         ("Something of Spark's", "", "Something of Spark's"),
         ("", "", "the query failed"),
     ],
