@@ -98,12 +98,16 @@ class Recoveries:
 
 def soak(count: int, *, rate: float, seed: int, prove_every: int) -> State:
     state = State.load(_STATE, seed)
+    if len(state.proven) >= count and not state.failure:
+        return state
     stack = _stack(state)
     left = list(kills(seed, state.kills, count))
     _console.print(f"{state.kills} kills done, {len(left)} to go; pages and logs in {stack.home.path}")
-    for _, portion in groupby(left, lambda kill: kill.number // prove_every):
+    portions = [list(portion) for _, portion in groupby(left, lambda kill: kill.number // prove_every)]
+    for portion in portions or [[]]:
         began = time.monotonic()
-        _kill_under_load(stack, state, list(portion), rate)
+        if portion:
+            _kill_under_load(stack, state, portion, rate)
         state.prove(prove(stack))
         state.seconds += time.monotonic() - began
         state.save(_STATE)

@@ -140,6 +140,10 @@ class BrokenStack(WholeStack):
     """What one step of a drill leaves for the next."""
     marks: int = 0
 
+    @property
+    def job_settings(self) -> Path:
+        return self.job.file
+
     def pid(self, name: str) -> int:
         return self.job.pid if name == "job" else super().pid(name)
 
@@ -226,7 +230,7 @@ def _through_the_proxy(stack: BrokenStack) -> None:
 
 
 def _job_settings(stack: BrokenStack) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(stack.job_settings.read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load(stack.home.file("job.yaml").read_text(encoding="utf-8"))
     (port,) = free_ports(1)
     content["lake"] = {"root": str(stack.disk.path / "lake"), "checkpoint": str(stack.disk.path / "checkpoint")}
     content["source"]["options"] = {"endpointUrl": stack.proxy.url}
