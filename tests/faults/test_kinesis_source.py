@@ -77,7 +77,9 @@ def test_rows_left_in_a_file_are_those_an_executor_reads_where_the_file_is_not_t
     kinesis: Any, kinesis_endpoint: str, stream: str, tmp_path: Path
 ) -> None:
     expected = put(kinesis, stream, 0, 60)
-    query = MicroBatches(kinesis_endpoint, stream, {"maxRecordsPerTrigger": "25", "spoolFolder": str(tmp_path / "spool")})
+    query = MicroBatches(
+        kinesis_endpoint, stream, {"maxRecordsPerTrigger": "25", "spoolFolder": str(tmp_path / "spool")}
+    )
     left: list[bytes] = []
     while len(left) < len(expected):
         start, before = (json.loads(query.log[-1]) if query.log else query.reader.initialOffset()), len(query.log)
