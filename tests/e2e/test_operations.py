@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from bridge_lambda.dead_letters import dead_letter
 from bridge_lambda.errors import PoisonRecordError
@@ -227,7 +227,15 @@ def test_a_table_is_loaded_replayed_rebuilt_promoted_repaired_and_never_brings_b
 def altered(lake: Lake) -> str:
     """Somebody writes to `current` beside the job; the key of the row."""
     (row,) = lake.select("current", "SELECT _key FROM t WHERE _key LIKE '%first-000007%'")
-    lake.table("current").update(new_values={"vehicle_make": "Trabant"}, predicate=f"_key = '{row['_key']}'")
+
+    def is_altered() -> bool:
+        """Not where the job's upkeep committed meanwhile."""
+        with suppress(CommitFailedError):
+            lake.table("current").update(new_values={"vehicle_make": "Trabant"}, predicate=f"_key = '{row['_key']}'")
+            return True
+        return False
+
+    wait_for(is_altered, "the row cannot be altered")
     return str(row["_key"])
 
 
