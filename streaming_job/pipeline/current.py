@@ -95,9 +95,11 @@ def split(into: LakeTable, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     None are written first where all or none are new: one commit then does.
     """
     lacking = into.lacks(rows["_key"])
-    if lacking is None or not 0 < pc.sum(lacking).as_py() < rows.num_rows:
-        return rows.slice(0, 0), rows
-    return rows.filter(lacking), rows.filter(pc.invert(lacking))
+    if lacking is not None:
+        new = rows.filter(lacking)
+        if 0 < new.num_rows < rows.num_rows:
+            return new, rows.filter(pc.invert(lacking))
+    return rows.slice(0, 0), rows
 
 
 def mark_rows(changes: pa.Table, ingest_ms: int) -> pa.Table:

@@ -76,6 +76,15 @@ def test_one_commit_does_where_all_or_none_are_new(
     assert [operation for operation, _ in commits(rig)] == operations
 
 
+def test_a_batch_of_a_strict_table_of_which_nothing_fits_is_rejected_and_parks_nothing(tmp_path: Path) -> None:
+    strict = RigWithoutSpark(tmp_path, table_config("things", strict=True, columns={"n": "bigint"}))
+    strict.run([put("a", 1, n=1)])
+    (report,) = strict.run([put("a", 2, n="no number"), put("b", 1, n="nor this")])
+    assert report.tables["things"].failure is None
+    assert (report.rejects, report.tables["things"].parked) == (2, 0)
+    assert rows(strict) == {"a": (1, False)}
+
+
 def test_a_crash_between_the_two_commits_leaves_nothing_twice(rig: RigWithoutSpark) -> None:
     batch = rig.frame(BATCH)
     with pytest.raises(KilledError):
