@@ -36,13 +36,19 @@ class RecentRows:
         for hash_, minute in zip(hashes, _minutes(times_ms), strict=True):
             if minute >= self._complete_since:
                 held = self._minutes.setdefault(minute, set())
-                self._count -= len(held)
+                before = len(held)
                 held.add(hash_)
-                self._count += len(held)
-        while self._count > _ROWS_MAX:
-            oldest = min(self._minutes)
-            self._count -= len(self._minutes.pop(oldest))
-            self._complete_since = oldest + 1
+                self._count += len(held) - before
+        if self._count > _ROWS_MAX:
+            self._forget_half()
+
+    def _forget_half(self) -> None:
+        """At once: the past of a whole year may come a minute a row, and looking for its oldest takes a pass."""
+        for minute in sorted(self._minutes):
+            if self._count <= _ROWS_MAX // 2:
+                break
+            self._count -= len(self._minutes.pop(minute))
+            self._complete_since = minute + 1
 
     def __len__(self) -> int:
         return self._count
