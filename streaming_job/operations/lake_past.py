@@ -11,6 +11,7 @@ from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.pipeline.batch import now_ms
 from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.merge_rust import listed
 from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.order import Placing
 from streaming_job.spark import spark_session
@@ -64,13 +65,12 @@ def _exists_by_path(path: str, storage: dict[str, str], condition: str) -> bool:
 def versions_of(settings: Settings, table: TableConfig, keys: Sequence[str], cleanup: ExitStack) -> dict[str, str]:
     """The version each of these keys has in `current`; absent ones are absent."""
     location = Lake(settings.lake).of(table).current
-    listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
     if location.path is not None:
         storage = storage_options(settings, location.path)
         if not DeltaTable.is_deltatable(location.path, storage):
             return {}
         current = QueryBuilder().register("current", DeltaTable(location.path, storage_options=storage))
-        found = current.execute(f"SELECT _key, _seq FROM current WHERE _key IN ({listed})")  # noqa: S608 - quoted above
+        found = current.execute(f"SELECT _key, _seq FROM current WHERE _key IN ({listed(keys)})")  # noqa: S608 - quoted above
         return {row["_key"]: row["_seq"] for row in pa.table(found.read_all()).to_pylist()}
     spark = cleanup.enter_context(spark_session("lakestream", settings.spark))
     rows = spark.table(location.sql).where(F.col("_key").isin(list(keys))).select("_key", "_seq").collect()

@@ -18,6 +18,7 @@ from config.tables import TableConfig
 from streaming_job.operations.verify import LakeRow, LakeRows
 from streaming_job.pipeline.arrow import pc, plain, table
 from streaming_job.pipeline.locations import TableLocations
+from streaming_job.pipeline.merge_rust import listed
 from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.row_digest import row_digests
 
@@ -86,8 +87,8 @@ class DeltaLakeRows:
 
     def _of_keys(self, columns: str, keys: Sequence[str], further: str = "") -> Iterator[pa.RecordBatch]:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
-            listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys[start : start + _KEYS_AT_ONCE])
-            yield from self._select(columns, f"_key IN ({listed}){further}")
+            some = keys[start : start + _KEYS_AT_ONCE]
+            yield from self._select(columns, f"_key IN ({listed(some)}){further}")
 
     def _select(self, columns: str, where: str) -> Iterator[pa.RecordBatch]:
         """As committed now."""

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import pyarrow as pa
@@ -34,6 +34,11 @@ _ATTEMPTS: Final = 5
 
 def arrow_schema(columns: StructType) -> pa.Schema:
     return to_arrow_schema(columns, timezone="UTC")
+
+
+def listed(texts: Iterable[str]) -> str:
+    """As literals of delta-rs' query engine, for `IN (…)`; Spark's escape a quote in another way."""
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
 
 
 class RustTable:
@@ -125,13 +130,12 @@ class RustTable:
         self._commit(attempt, guard)
 
     def newest(self, keys: Sequence[str]) -> dict[str, str]:
-        listed = ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
-        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({listed}) GROUP BY _key")  # noqa: S608 - quoted above
+        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({listed(keys)}) GROUP BY _key")  # noqa: S608 - quoted above
         return dict(zip(values(found, "_key"), values(found, "newest"), strict=True))
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
-        listed = ", ".join(f'"{name}"' for name in columns)
-        return self._query(f"SELECT {listed} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
+        named = ", ".join(f'"{name}"' for name in columns)
+        return self._query(f"SELECT {named} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
 
     def count(self, where: str) -> int:
         return int(self._query(f"SELECT count(*) AS n FROM t WHERE {where}")["n"][0].as_py())  # noqa: S608 - our own condition
