@@ -1,5 +1,6 @@
 """The fault table on the real parts: break it, see it said, heal it, and every change is there, once, and newest."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokenStack]:
         yield running
 
 
-@pytest.mark.parametrize("row", DRILLED, ids=lambda row: row.fault.replace("`", ""))
+@pytest.mark.parametrize("row", DRILLED, ids=lambda row: re.sub(r"\W+", "-", row.fault).strip("-"))
 def test_what_is_broken_is_said_and_healed_and_every_change_arrives_once(stack: BrokenStack, row: Row) -> None:
     """Against the table's own stream: nothing lost from history, nothing twice, no row of current stale."""
     drill = row.drill

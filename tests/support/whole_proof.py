@@ -8,14 +8,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, TypeVar
 
 from tests.support.whole_stack import TABLE, Command, WholeStack, key_text
 
 Change = tuple[str, int]
 """A key and a sequence number."""
 _SETTLE_S: Final = 180.0
+
+_Seen = TypeVar("_Seen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Proof:
 class Tables:
     """`history` and `current` against the table's own stream."""
 
-    changes: frozenset[Change]
+    changes: frozenset[Change] = field(repr=False)
     lost: int
     invented: int
     twice: int
@@ -55,14 +57,17 @@ class Tables:
 
 
 def compare(stack: WholeStack, settle_s: float = _SETTLE_S) -> Tables:
-    """When nothing is written any more, and what was had its time to arrive."""
+    """When nothing is written any more, and what was had its time to arrive, in both: neither waits for the other."""
     changes = frozenset(stream_changes(stack))
-    _settled(lambda: stack.count("history"), len(changes), settle_s)
-    history = Counter(_history(stack))
+    return _settled(lambda: _compared(stack, changes), lambda tables: tables.lost + tables.stale, settle_s)
+
+
+def _compared(stack: WholeStack, changes: frozenset[Change]) -> Tables:
+    history = Counter(_changes_in(stack, "history"))
+    current = dict(_changes_in(stack, "current"))
     newest: dict[str, int] = {}
     for key, seq in changes:
         newest[key] = max(seq, newest.get(key, 0))
-    current = {row["_key"]: _number(row["_seq"]) for row in stack.select("current", "SELECT _key, _seq FROM t")}
     return Tables(
         changes=changes,
         lost=len(changes - history.keys()),
@@ -76,14 +81,14 @@ def prove(stack: WholeStack) -> Proof:
     """The tables, the archive, and what `lakestream verify` says."""
     tables = compare(stack)
     archive = Archive(stack)
-    _settled(lambda: len(archive.changes()), len(tables.changes), _SETTLE_S)
+    not_archived = _settled(lambda: len(tables.changes - archive.changes()), int, _SETTLE_S)
     return Proof(
         changes=len(tables.changes),
         lost=tables.lost,
         invented=tables.invented,
         twice=tables.twice,
         stale=tables.stale,
-        not_archived=len(tables.changes - archive.changes()),
+        not_archived=not_archived,
         rejects=len(stack.select("rejects", "SELECT 1 AS one FROM t")),
         verify_differences=_verified(stack),
     )
@@ -122,22 +127,23 @@ class Archive:
         return self._changes
 
 
-def _history(stack: WholeStack) -> list[Change]:
-    return [(row["_key"], _number(row["_seq"])) for row in stack.select("history", "SELECT _key, _seq FROM t")]
+def _changes_in(stack: WholeStack, part: str) -> list[Change]:
+    return [(row["_key"], _number(row["_seq"])) for row in stack.select(part, "SELECT _key, _seq FROM t")]
 
 
 def _number(seq: str) -> int:
     return int(seq.rpartition("-")[2])
 
 
-def _settled(count: Callable[[], int], enough: int, settle_s: float) -> None:
-    """Until it is enough, or has not grown for long: what is missing then is lost."""
-    reached, grew_at = count(), time.monotonic()
-    while reached < enough and time.monotonic() - grew_at < settle_s:
+def _settled(look: Callable[[], _Seen], missing: Callable[[_Seen], int], settle_s: float) -> _Seen:
+    """Once nothing is missing, or no more of it has come for long: what is missing then is lost."""
+    seen, came_at = look(), time.monotonic()
+    while missing(seen) and time.monotonic() - came_at < settle_s:
         time.sleep(0.5)
-        now = count()
-        if now > reached:
-            reached, grew_at = now, time.monotonic()
+        before, seen = seen, look()
+        if missing(seen) < missing(before):
+            came_at = time.monotonic()
+    return seen
 
 
 def _verified(stack: WholeStack) -> int:
