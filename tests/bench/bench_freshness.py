@@ -1,21 +1,25 @@
 """How fresh the lake is, beside what a user would otherwise run: `python -m tests.bench.bench_freshness`.
 
 The whole embedded stack and its load on this machine: telemetry of some twenty signals, 80 % new, 15 % updates, 5 %
-deletes. Each way is a job of its own under the same load, one after the other; its first load warms it up and does not
-count. Prints percentiles from the producer's time to the commit, hop by hop, and medians of each step of a batch.
+deletes. Each way has a stack and a job of its own under the same load, one after the other; its first load warms it up
+and does not count. Prints percentiles from the producer's time to the commit, hop by hop, and medians of each step of a
+batch. `--ways without` takes the improvements away, one at a time.
 """
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import yaml
 
-from tests.bench.rig import FLUSHED_WITHIN_S, ROOT, JobRun, Stack, running_stack, wait_until
+from tests.bench.rig import FLUSHED_WITHIN_S, OURS, ROOT, JobRun, Stack, running_stack, wait_until
+from tests.bench.without import IMPROVEMENTS
 
 _SPARK_DEFAULTS: Final = {
     "spark.sql.shuffle.partitions": "200",
@@ -25,29 +29,41 @@ _SPARK_DEFAULTS: Final = {
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
 }
 _SPARK_ENGINE: Final = {"tables_dir": "spark-engine"}
-WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "polling": {},
-    "fan-out": {"source": {"consumer_mode": "efo", "consumer_name": "bench"}},
-    "spark": _SPARK_ENGINE,
-    "defaults": {**_SPARK_ENGINE, "spark": _SPARK_DEFAULTS},
-    "files": {"source": {"connector": "files"}, "trigger": {"interval_ms": 30_000}},
-    "one second trigger": {"trigger": {"interval_ms": 1_000}},
+
+
+@dataclass(frozen=True)
+class Way:
+    """A job beside ours: other settings, or our own without something."""
+
+    said: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    command: Sequence[str] = OURS
+
+
+WAYS: Final[Mapping[str, Way]] = {
+    "polling": Way("as delivered"),
+    "fan-out": Way(
+        "enhanced fan-out in place of polling", {"source": {"consumer_mode": "efo", "consumer_name": "bench"}}
+    ),
+    "spark": Way("engine spark in place of rust, tuned", _SPARK_ENGINE),
+    "defaults": Way("engine spark, Spark's and Delta's default settings", {**_SPARK_ENGINE, "spark": _SPARK_DEFAULTS}),
+    "files": Way(
+        "objects that landed in S3, read every 30 s",
+        {"source": {"connector": "files"}, "trigger": {"interval_ms": 30_000}},
+    ),
+    "one second trigger": Way("a batch a second in place of one after the other", {"trigger": {"interval_ms": 1_000}}),
 }
-SAID: Final[Mapping[str, str]] = {
-    "polling": "as delivered",
-    "fan-out": "enhanced fan-out in place of polling",
-    "spark": "engine spark in place of rust, tuned",
-    "defaults": "engine spark, Spark's and Delta's default settings",
-    "files": "objects that landed in S3, read every 30 s",
-    "one second trigger": "a batch a second in place of one after the other",
+WITHOUT: Final[Mapping[str, Way]] = {
+    f"without: {name}": Way(improvement.instead, command=(sys.executable, "-m", "tests.bench.without", name))
+    for name, improvement in IMPROVEMENTS.items()
 }
 
 
-def measured(stack: Stack, way: str, *, rate: float, warm_s: float, seconds: float) -> dict[str, Any]:
-    changes = dict(WAYS[way])
+def measured(stack: Stack, way: Way, *, rate: float, warm_s: float, seconds: float) -> dict[str, Any]:
+    changes = dict(way.changes)
     if changes.get("tables_dir"):
         changes["tables_dir"] = str(_spark_tables(stack.folder))
-    with stack.job(way.replace(" ", "-"), changes) as job:
+    with stack.job("job", changes, way.command) as job:
         ready_s = time.monotonic() - job.began
         warm = stack.load(rate=rate, seconds=warm_s, seed=1)
         _arrived(job, warm["sent_total"])
@@ -94,27 +110,40 @@ def _spark_tables(folder: Path) -> Path:
     return target
 
 
-def run(ways: list[str], *, rate: float, warm_s: float, seconds: float) -> dict[str, Any]:
-    with TemporaryDirectory(prefix="lakestream-bench-") as folder, running_stack(Path(folder)) as stack:
-        found: dict[str, Any] = {}
-        for way in ways:
-            try:
-                found[way] = measured(stack, way, rate=rate, warm_s=warm_s, seconds=seconds)
-            except (RuntimeError, TimeoutError) as error:
-                found[way] = {"failed": str(error)}
-            show(way, found[way])
+def run(names: Sequence[str], *, rate: float, warm_s: float, seconds: float, runs: int = 1) -> dict[str, Any]:
+    """Of several runs of a way the one in the middle, by its median."""
+    found: dict[str, Any] = {}
+    for name in names:
+        way = (WAYS | WITHOUT)[name]
+        results = [_run_once(name, way, rate=rate, warm_s=warm_s, seconds=seconds) for _ in range(runs)]
+        done = sorted((result for result in results if "failed" not in result), key=lambda result: result["p50_ms"])
+        found[name] = {**done[len(done) // 2], "runs": [_quantiles_of(each) for each in done]} if done else results[0]
     return found
 
 
-def show(way: str, result: Mapping[str, Any]) -> None:
-    print(f"\n{way} ({SAID[way]})")
+def _run_once(name: str, way: Way, *, rate: float, warm_s: float, seconds: float) -> dict[str, Any]:
+    try:
+        with TemporaryDirectory(prefix="lakestream-bench-") as folder, running_stack(Path(folder)) as stack:
+            result = measured(stack, way, rate=rate, warm_s=warm_s, seconds=seconds)
+    except (RuntimeError, TimeoutError) as error:
+        result = {"failed": str(error)}
+    show(name, way, result)
+    return result
+
+
+def _quantiles_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("p50_ms", "p95_ms", "p99_ms")}
+
+
+def show(name: str, way: Way, result: Mapping[str, Any]) -> None:
+    print(f"\n{name} ({way.said})")
     if "failed" in result:
         print(f"  {result['failed']}")
         return
     print(f"  {'origin to queryable':<24} {_quantiles(result)}")
-    for name, hop in result["hops"].items():
-        if not name.startswith("stream") and name not in ("origin_to_commit", "origin_to_stream"):
-            print(f"    {name:<22} {_quantiles(hop)}")
+    for hop, durations in result["hops"].items():
+        if not hop.startswith("stream") and hop not in ("origin_to_commit", "origin_to_stream"):
+            print(f"    {hop:<22} {_quantiles(durations)}")
     steps = "  ".join(f"{step} {ms:.0f}" for step, ms in result["steps_ms"].items() if ms >= 1)
     print(f"  {result['batches']} batches, median ms: {steps}")
     print(
@@ -128,12 +157,14 @@ def _quantiles(hop: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}; or: without")
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--warm", type=float, default=30, help="seconds of load that do not count")
     parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--runs", type=int, default=1, help="of each way")
     options = parser.parse_args()
-    run(options.ways.split(","), rate=options.rate, warm_s=options.warm, seconds=options.seconds)
+    names = list(WITHOUT) if options.ways == "without" else options.ways.split(",")
+    run(names, rate=options.rate, warm_s=options.warm, seconds=options.seconds, runs=options.runs)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ Update-heavy: four fifths of the keys are anywhere in the table.
 """
 
 import argparse
+import itertools
+import os
 import random
+import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +37,8 @@ from tests.bench.bench_batch import changes, frame_rows
 from tests.bench.rig import ROOT, TABLE
 
 _POOL = 5_000
+_PIECES = 200
+KINDS = ("insert-mostly", "update-heavy")
 _STEP_MS = 300
 _COMPACTED_BYTES = 128 * 2**20
 
@@ -58,8 +64,9 @@ class Rows:
 
 def filled(folder: Path, rows: Rows, count: int) -> None:
     plain = [field.remove_metadata() for field in arrow_schema(rows.columns)]
-    for start in range(0, count, _POOL):
-        keys = [f"k{number:09d}" for number in range(start, min(count, start + _POOL))]
+    piece_rows = max(_POOL, count // _PIECES)
+    for start in range(0, count, piece_rows):
+        keys = [f"k{number:09d}" for number in range(start, min(count, start + piece_rows))]
         piece = rows.of(keys, 1_000_000 + start).cast(pa.schema(plain))
         write_deltalake(str(folder), piece, mode="append", configuration={"delta.checkpointInterval": "100"})
     DeltaTable(str(folder)).optimize.compact(target_size=_COMPACTED_BYTES)
@@ -76,7 +83,9 @@ def timed(table: LakeTable, rows: Rows, held: int, *, batch: int, batches: int, 
         new = [f"n{now_ms}-{place}" for place in range(batch - len(again))]
         merged = rows.of([*again, *new], now_ms)
         began = time.perf_counter()
-        current.write(table, merged, no_guard)
+        for part in current.split(table, merged):
+            if part.num_rows:
+                current.write(table, part, no_guard)
         spent.append((time.perf_counter() - began) * 1000)
         recent = (recent + new)[-2_000:]
         if number == 0:
@@ -84,35 +93,46 @@ def timed(table: LakeTable, rows: Rows, held: int, *, batch: int, batches: int, 
     return spent
 
 
-def run(sizes: list[int], batches_of: list[int], batches: int, *, with_spark: bool) -> dict[str, Any]:
+def run(sizes: list[int], batches_of: list[int], batches: int, engines: list[str]) -> dict[str, Any]:
     rows, found = Rows(), dict[str, Any]()
-    session = build_session("bench-growth") if with_spark else None
-    if session is not None:
-        session.sparkContext.setLogLevel("ERROR")
-    print(f"{'rows':>10} {'engine':<15} {'load':<14} {'batch':>6} {'p50':>8} {'p99':>8} ms")
-    for size in sizes:
-        for name, opened in _engines(session).items():
-            for kind in ("insert-mostly", "update-heavy"):
-                for batch in batches_of:
-                    with TemporaryDirectory(prefix="lakestream-bench-") as folder:
-                        filled(Path(folder) / "t", rows, size)
-                        table = opened(Path(folder) / "t", rows)
-                        count = batches if name == "rust" else max(5, batches // 4)
-                        spent = timed(
-                            table, rows, size, batch=batch, batches=count, mostly_inserts=kind == "insert-mostly"
-                        )
-                    p50, p99 = statistics.median(spent), sorted(spent)[int(len(spent) * 0.99)]
-                    found[f"{size} {name} {kind} {batch}"] = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1)}
-                    print(f"{size:>10,} {name:<15} {kind:<14} {batch:>6} {p50:>8.0f} {p99:>8.0f}", flush=True)
-    if session is not None:
-        session.stop()
-    small, large = (f"{size} rust insert-mostly {batches_of[0]}" for size in (sizes[0], sizes[-1]))
+    with ExitStack() as cleanup:
+        opened_by = _engines(engines, cleanup)
+        print(f"{'rows':>10} {'engine':<15} {'load':<14} {'batch':>6} {'p50':>8} {'p99':>8} ms {'opened':>6} s")
+        for size in sizes:
+            folder = Path(cleanup.enter_context(TemporaryDirectory(prefix="lakestream-bench-")))
+            filled(folder / "filled", rows, size)
+            for engine, kind, batch in itertools.product(opened_by, KINDS, batches_of):
+                with _copied(folder / "filled") as copy:
+                    began = time.perf_counter()
+                    table = opened_by[engine](copy, rows)
+                    opened_s = time.perf_counter() - began
+                    count = batches if engine == "rust" else max(5, batches // 4)
+                    spent = timed(table, rows, size, batch=batch, batches=count, mostly_inserts=kind == KINDS[0])
+                p50, p99 = statistics.median(spent), sorted(spent)[int(len(spent) * 0.99)]
+                figures = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "opened_s": round(opened_s, 1)}
+                found[f"{size} {engine} {kind} {batch}"] = figures
+                print(
+                    f"{size:>10,} {engine:<15} {kind:<14} {batch:>6} {p50:>8.0f} {p99:>8.0f} {opened_s:>9.1f}",
+                    flush=True,
+                )
+    small, large = (f"{size} {engines[0]} {KINDS[0]} {batches_of[0]}" for size in (sizes[0], sizes[-1]))
     ratio = found[large]["p50_ms"] / found[small]["p50_ms"]
-    print(f"{sizes[-1]:,} rows: {ratio:.2f} times as long as {sizes[0]:,}, insert-mostly, {batches_of[0]} rows a batch")
+    print(f"{sizes[-1]:,} rows: {ratio:.2f} times as long as {sizes[0]:,}, {KINDS[0]}, {batches_of[0]} rows a batch")
     return {"merges": found, "ratio": round(ratio, 2)}
 
 
-def _engines(session: Any) -> dict[str, Callable[[Path, Rows], LakeTable]]:
+@contextmanager
+def _copied(table: Path) -> Iterator[Path]:
+    """By links: Delta's files are never written to again."""
+    copy = table.with_name("copy")
+    shutil.copytree(table, copy, copy_function=os.link)
+    try:
+        yield copy
+    finally:
+        shutil.rmtree(copy)
+
+
+def _engines(names: list[str], cleanup: ExitStack) -> dict[str, Callable[[Path, Rows], LakeTable]]:
     def spec(path: Path, rows: Rows) -> Any:
         return replace(current.spec(Location(path=str(path)), StructType(), {}), columns=rows.columns)
 
@@ -120,9 +140,12 @@ def _engines(session: Any) -> dict[str, Callable[[Path, Rows], LakeTable]]:
         "rust": lambda path, rows: RustTable(spec(path, rows)),
         "rust, no index": lambda path, rows: RustTable(replace(spec(path, rows), found_by=None)),
     }
-    if session is not None:
+    if "spark" in names:
+        session = build_session("bench-growth")
+        cleanup.callback(session.stop)
+        session.sparkContext.setLogLevel("ERROR")
         engines["spark"] = lambda path, rows: SparkTable(session, spec(path, rows))
-    return engines
+    return {name: engines[name] for name in names}
 
 
 def main() -> None:
@@ -130,13 +153,13 @@ def main() -> None:
     parser.add_argument("--rows", default="10000,1000000")
     parser.add_argument("--batch", default="100", help="rows a batch: 100,5000")
     parser.add_argument("--batches", type=int, default=30)
-    parser.add_argument("--spark", action="store_true", help="engine spark too")
+    parser.add_argument("--engines", default="rust;rust, no index", help="apart by semicolons; also: spark")
     options = parser.parse_args()
     run(
         [int(size) for size in options.rows.split(",")],
         [int(batch) for batch in options.batch.split(",")],
         options.batches,
-        with_spark=options.spark,
+        options.engines.split(";"),
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from infra.local.ports import free_ports
 from streaming_job.latency.table import merged_hops
 
 LAKESTREAM = str(Path(sys.executable).parent / "lakestream")
+OURS = (LAKESTREAM,)
 READY_WITHIN_S = 240
 FLUSHED_WITHIN_S = 12
 """Latency figures are written every ten seconds."""
@@ -82,7 +83,9 @@ class Hop:
 class JobRun:
     """One `lakestream run`, ended with its block."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], environment: Mapping[str, str], command: Sequence[str] = OURS
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         (port,) = free_ports(1)
@@ -94,7 +97,7 @@ class JobRun:
         self._log = (folder / "job.log").open("wb")
         self._health = f"http://127.0.0.1:{port}/healthz"
         self.process = psutil.Popen(
-            [LAKESTREAM, "run", "--config", str(config)], stderr=self._log, env={**os.environ, **environment}, cwd=ROOT
+            [*command, "run", "--config", str(config)], stderr=self._log, env={**os.environ, **environment}, cwd=ROOT
         )
 
     def __enter__(self) -> Self:
@@ -163,10 +166,10 @@ class Stack:
     def environment(self) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
 
-    def job(self, name: str, changes: Mapping[str, Any]) -> JobRun:
+    def job(self, name: str, changes: Mapping[str, Any], command: Sequence[str] = OURS) -> JobRun:
         """From here on: what was written before is another job's."""
-        here = {"source": {"starting_position": "latest"}}
-        return JobRun(self.folder / "jobs" / name, changed(changed(self.settings, here), changes), self.environment)
+        settings = changed(changed(self.settings, {"source": {"starting_position": "latest"}}), changes)
+        return JobRun(self.folder / "jobs" / name, settings, self.environment, command)
 
     def load(self, *, rate: float, seconds: float, seed: int) -> dict[str, Any]:
         out = command(
