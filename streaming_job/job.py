@@ -1,6 +1,5 @@
 """The streaming job: Kinesis in, tables out, until it is asked to stop. It wires the parts and decides nothing."""
 
-import json
 import logging
 import re
 import signal
@@ -13,27 +12,19 @@ from typing import Any, Final
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming.listener import (
-    QueryIdleEvent,
-    QueryProgressEvent,
-    QueryStartedEvent,
-    QueryTerminatedEvent,
-    StreamingQueryListener,
-)
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from config.errors import LakestreamError
 from config.settings import LakeSettings, Settings
 from streaming_job.errors import JobFailedError
-from streaming_job.files.watch import progress_of
 from streaming_job.health import Health
-from streaming_job.kinesis.progress import platform_progress, shard_progress
 from streaming_job.kinesis.spool import empty_folder, left_rows
 from streaming_job.metrics import JobMetrics
-from streaming_job.pipeline.batch import BatchReport, Pipeline, is_bounded, now_ms
+from streaming_job.pipeline.batch import BatchReport, Pipeline, is_bounded
 from streaming_job.pipeline.intake_drain import Drain
 from streaming_job.pipeline.lane import TableReport
+from streaming_job.progress_listener import ProgressListener
 from streaming_job.sources import source_frame
 from streaming_job.spark import write_checkpoints_quickly
 
@@ -113,7 +104,7 @@ class Job:
         """Stream until stopped by SIGTERM or SIGINT, or, with `available_now`, until what is there now is done."""
         with ExitStack() as cleanup:
             cleanup.enter_context(_signals_call(self._gate.request_stop))
-            listener = _ProgressListener(self._metrics, self._health)
+            listener = ProgressListener(self._metrics, self._health)
             self._spark.streams.addListener(listener)
             cleanup.callback(self._spark.streams.removeListener, listener)
             write_checkpoints_quickly(self._spark, self._settings.lake.checkpoint)
@@ -245,33 +236,6 @@ class Job:
                 raise
             log.exception("between two batches")
             raise self._failed(" ".join(f"{type(error).__name__}: {error}".split())) from error
-
-
-class _ProgressListener(StreamingQueryListener):
-    """Spark's own progress as health, metrics and one structured log line a batch."""
-
-    def __init__(self, metrics: JobMetrics, health: Health) -> None:
-        self._metrics = metrics
-        self._health = health
-
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802 - Spark's name
-        log.info("query started", extra={"query": str(event.id), "run": str(event.runId)})
-
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        self._health.progressed()
-        progress = json.loads(event.progress.json)
-        for source in progress["sources"]:
-            shards = shard_progress(source.get("latestOffset")) or platform_progress(source, now_ms())
-            self._metrics.source.update(shards)
-            self._metrics.source.update_archives(progress_of(source.get("latestOffset")))
-        log.info("progress", extra={"duration_ms": progress.get("durationMs", {})})
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
-        log.debug("idle", extra={"query": str(event.id)})
-        self._health.progressed()
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        log.info("query ended", extra={"failed": event.exception is not None})
 
 
 def reason_of(error: StreamingQueryException) -> str:
