@@ -1,4 +1,4 @@
-"""A DynamoDB table with a global index, held in memory: describe, query, scan and batch get, a few items a page."""
+"""A table to be pulled: its rules; itself and its index in memory: describe, query, scan and batch get, short pages."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,8 +8,24 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from config.tables import TableConfig
+
 Item = dict[str, Any]
 UNITS_A_PAGE = 2.0
+NOW_MS = 1_790_000_000_000
+
+
+def table_config(**pull: Any) -> TableConfig:
+    return TableConfig.model_validate(
+        {
+            "table": "things",
+            "version": 1,
+            "key": [{"name": "id"}],
+            "bridge": {"hash": ["tenant"], "hash_secret": "s"},
+            "lake": {"name": "things"},
+            "pull": {"index": "by_tenant", "version": "ms", "overlap": 60, **pull},
+        }
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from index_memory import IndexInMemory
+from index_memory import NOW_MS, IndexInMemory
 
 from bridge_lambda.rules import HashKey, table_rules
 from config.rules import compile_table
@@ -20,8 +20,6 @@ from streaming_job.operations.pull_reconcile import Reconcile
 from streaming_job.operations.pull_versions import Versions
 from streaming_job.operations.source_scan import CapacityBudget
 from streaming_job.operations.source_side import SourceSide
-
-NOW_MS = 1_790_000_000_000
 
 
 class Lake:
