@@ -21,6 +21,7 @@ import yaml
 from tests.bench.rig import FLUSHED_WITHIN_S, OURS, ROOT, JobRun, Stack, running_stack, wait_until
 from tests.bench.without import IMPROVEMENTS
 
+_IDLE_S: Final = 15.0
 _SPARK_DEFAULTS: Final = {
     "spark.sql.shuffle.partitions": "200",
     "spark.sql.adaptive.enabled": "true",
@@ -65,19 +66,26 @@ def measured(stack: Stack, way: Way, *, rate: float, warm_s: float, seconds: flo
         changes["tables_dir"] = str(_spark_tables(stack.folder))
     with stack.job("job", changes, way.command) as job:
         ready_s = time.monotonic() - job.began
+        idle_cpu = job.usage()[0]
+        time.sleep(_IDLE_S)
+        idle_cpu = job.usage()[0] - idle_cpu
         warm = stack.load(rate=rate, seconds=warm_s, seed=1)
         _arrived(job, warm["sent_total"])
         before, batches_before, cpu_before = job.hops(), len(job.batches()), job.usage()[0]
+        longest_warm_ms, triggers_before = max(job.triggers_ms()), len(job.triggers_ms())
         sent = stack.load(rate=rate, seconds=seconds, seed=2)
         _arrived(job, warm["sent_total"] + sent["sent_total"])
         cpu, resident = job.usage()
         hops = {name: hop.since(before.get(name)) for name, hop in job.hops().items()}
         batches = job.batches()[batches_before:]
+        longest_ms = max(job.triggers_ms()[triggers_before:])
     steps = sorted({step for batch in batches for step in batch["steps_ms"]})
     return {
         **hops["origin_to_commit"].as_dict(),
         "late_writes": sent["late"],
         "ready_s": round(ready_s, 1),
+        "longest_batch_ms": {"from ready on": longest_warm_ms, "after the first load": longest_ms},
+        "idle_cores": round(idle_cpu / _IDLE_S, 2),
         "cores": round((cpu - cpu_before) / seconds, 2),
         "resident_mb": resident // 2**20,
         "hops": {name: hop.as_dict() for name, hop in hops.items()},
@@ -146,8 +154,10 @@ def show(name: str, way: Way, result: Mapping[str, Any]) -> None:
             print(f"    {hop:<22} {_quantiles(durations)}")
     steps = "  ".join(f"{step} {ms:.0f}" for step, ms in result["steps_ms"].items() if ms >= 1)
     print(f"  {result['batches']} batches, median ms: {steps}")
+    longest = ", ".join(f"{when} {ms} ms" for when, ms in result["longest_batch_ms"].items())
+    print(f"  ready after {result['ready_s']} s; longest batch {longest}")
     print(
-        f"  ready after {result['ready_s']} s; {result['cores']} cores, {result['resident_mb']} MB resident", flush=True
+        f"  idle {result['idle_cores']} cores, then {result['cores']}; {result['resident_mb']} MB resident", flush=True
     )
 
 

@@ -135,14 +135,18 @@ class JobRun:
 
     def batches(self) -> list[dict[str, Any]]:
         """What the job's log says of each batch that held something."""
-        lines = (self.folder / "job.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        reports = []
-        for line in lines:
+        return [said["batch"] for said in self._said() if said.get("batch", {}).get("rows")]
+
+    def triggers_ms(self) -> list[int]:
+        """How long each of Spark's rounds took, empty ones too."""
+        return [said["duration_ms"]["triggerExecution"] for said in self._said() if said.get("duration_ms")]
+
+    def _said(self) -> Iterator[dict[str, Any]]:
+        for line in (self.folder / "job.log").read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(ValueError):
-                batch = json.loads(line).get("batch")
-                if isinstance(batch, dict) and batch.get("rows"):
-                    reports.append(batch)
-        return reports
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    yield said
 
     def usage(self) -> tuple[float, int]:
         """Processor seconds and resident bytes of the job and its children."""
