@@ -37,6 +37,10 @@ class NoLatency:
         pass
 
 
+_LIVE_MAX = 20_000
+"""An older item is left as it is: in Python's objects one takes forty times its bytes."""
+
+
 def changes(rng: random.Random) -> Iterator[bytes]:
     live: list[dict[str, object]] = []
     number = 0
@@ -49,6 +53,8 @@ def changes(rng: random.Random) -> Iterator[bytes]:
         new = to_dynamodb(telemetry_item(rng, int(now * 1000), event_id=event_id)) if op != "REMOVE" else None
         if new is not None:
             live.append(new)
+        if len(live) > _LIVE_MAX:
+            live.pop(rng.randrange(len(live)))
         images = {"NewImage": new, "OldImage": old}
         record = {
             "eventID": str(number),
