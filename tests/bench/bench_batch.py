@@ -17,7 +17,7 @@ import psutil
 import pyarrow as pa
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import TableRules
+from bridge_lambda.rules import Mask, TableRules
 from config.settings import AwsSettings, LakeSettings, Settings, SourceSettings
 from config.tables import load_tables
 from infra.local.telemetry import telemetry_item, to_dynamodb
@@ -28,7 +28,7 @@ from streaming_job.warmup import warm_up
 TABLE = "chargeminder-car-telemetry"
 ARN = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/2026-01-01T00:00:00.000"
 RULES = {
-    TABLE: TableRules(TABLE, "1", ("event_id",), {}, None, keep_old_image=True, filter=None, origin=None),
+    TABLE: TableRules(TABLE, "1", ("event_id",), Mask(), None, keep_old_image=True, filter=None, origin=None),
 }
 
 

@@ -69,7 +69,7 @@ def main() -> int:
             archive.extractall(folder)
         start(folder)  # the first reads the files from disk
         starts = [start(folder) for _ in range(options.starts)]
-    figures = {name: round(statistics.median(each[name] for each in starts)) for name in starts[0]}
+    figures: dict[str, float] = {name: round(statistics.median(each[name] for each in starts)) for name in starts[0]}
     figures["elapsed_ms_min"] = round(min(each["elapsed_ms"] for each in starts))
     figures["load_average"] = round(os.getloadavg()[0], 1)
     deployed = build()

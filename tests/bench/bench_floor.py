@@ -46,7 +46,7 @@ def run(events: int) -> dict[str, Any]:
 
 
 def _measured(endpoint: str, table: Path, events: int) -> dict[str, Any]:
-    def client(name: str) -> Any:
+    def client(name: Any) -> Any:
         return boto3.client(
             name, endpoint_url=endpoint, region_name=_REGION, aws_access_key_id="local", aws_secret_access_key="local"
         )

@@ -122,7 +122,7 @@ def run(names: Sequence[str], *, rate: float, warm_s: float, seconds: float, run
     """Of several runs of a way the one in the middle, by its median."""
     found: dict[str, Any] = {}
     for name in names:
-        way = (WAYS | WITHOUT)[name]
+        way = {**WAYS, **WITHOUT}[name]
         results = [_run_once(name, way, rate=rate, warm_s=warm_s, seconds=seconds) for _ in range(runs)]
         done = sorted((result for result in results if "failed" not in result), key=lambda result: result["p50_ms"])
         found[name] = {**done[len(done) // 2], "runs": [_quantiles_of(each) for each in done]} if done else results[0]

@@ -73,7 +73,8 @@ def filled(folder: Path, rows: Rows, count: int) -> None:
 
 
 def timed(table: LakeTable, rows: Rows, held: int, *, batch: int, batches: int, mostly_inserts: bool) -> list[float]:
-    rng, now_ms, recent, spent = random.Random(3), 2_000_000_000, [], []
+    rng, now_ms = random.Random(3), 2_000_000_000
+    recent, spent = list[str](), list[float]()
     for number in range(batches):
         now_ms += _STEP_MS
         share = 0.15 if mostly_inserts else 0.8

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import psutil
 import urllib3
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from config.limits import KINESIS_GET_RECORDS_MAX
 from streaming_job.kinesis import LakestreamKinesis

@@ -9,6 +9,7 @@ import base64
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -77,13 +78,14 @@ class Stream:
     def GetShardIterator(self, request: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         shard = self.shards[request["ShardId"]]
         at = request.get("StartingSequenceNumber", FIRST_SEQUENCE)
-        number = {
+        places: dict[str, Callable[[], int]] = {
             "TRIM_HORIZON": lambda: 0,
             "LATEST": lambda: shard.count,
             "AT_TIMESTAMP": lambda: shard.first_at(float(request["Timestamp"])),
             "AT_SEQUENCE_NUMBER": lambda: int(at) - FIRST_SEQUENCE,
             "AFTER_SEQUENCE_NUMBER": lambda: int(at) - FIRST_SEQUENCE + 1,
-        }[request["ShardIteratorType"]]()
+        }
+        number = places[request["ShardIteratorType"]]()
         return {"ShardIterator": f"{request['ShardId']}/{number}"}
 
     def _records(self, request: dict[str, Any]) -> bytes:

@@ -46,10 +46,10 @@ class State:
             return cls(seed)
         if said["seed"] != seed:
             return cls(seed)
-        lists = {name: [Done(**each) for each in said.pop(name)] for name in ("proven", "waiting")}
+        proven, waiting = ([Done(**each) for each in said.pop(name)] for name in ("proven", "waiting"))
         proofs = [Proof(**each) for each in said.pop("proofs")]
         failure = said.pop("failure")
-        return cls(**said, **lists, proofs=proofs, failure=Proof(**failure) if failure else None)
+        return cls(**said, proven=proven, waiting=waiting, proofs=proofs, failure=Proof(**failure) if failure else None)
 
     def save(self, file: Path) -> None:
         write_json(file, asdict(self))

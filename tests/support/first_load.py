@@ -12,13 +12,13 @@ from typing import Any
 from bucket_memory import BucketInMemory
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import TableRules
+from bridge_lambda.rules import Mask, TableRules
 
 TABLE = "things"
 LABEL = "2026-11-01T12:00:00.000"
 GENERATION = "20261101120000000"
 ARN = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/{LABEL}"
-RULES = TableRules(TABLE, "1", ("id",), {}, None, keep_old_image=True, filter=None, origin=None)
+RULES = TableRules(TABLE, "1", ("id",), Mask(), None, keep_old_image=True, filter=None, origin=None)
 Item = dict[str, Any]
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import TableRules
+from bridge_lambda.rules import Mask, TableRules
 from config.errors import LakestreamError
 from streaming_job.operations.archive import app, printable
 from streaming_job.operations.archive_statements import EXAMPLES, athena, spark
@@ -63,7 +63,7 @@ def test_statements_for_athena_name_every_field_of_the_envelope_and_its_place() 
 
 
 def test_athenas_view_takes_the_key_as_it_stands_in_a_line_of_the_bridge() -> None:
-    rules = TableRules("cars", "1", ("id",), {}, None, keep_old_image=True, filter=None, origin=None)
+    rules = TableRules("cars", "1", ("id",), Mask(), None, keep_old_image=True, filter=None, origin=None)
     key = 'a"},"new":{"x'
     record = {
         "eventID": "e",

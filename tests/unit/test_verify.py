@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bridge_lambda.images import digest
-from bridge_lambda.rules import Filter, TableRules
+from bridge_lambda.rules import Filter, Mask, TableRules
 from config.tables import KeyAttribute, LakeRules, TableConfig
 from streaming_job.cli import verify_notes
 from streaming_job.operations.comparison import Finding
@@ -22,7 +22,7 @@ from streaming_job.operations.verify import LakeRow, Options, Report, Verificati
 START_S = 1_760_000_000.0
 KEY = '{"id":"a"}'
 CONFIG = TableConfig(table="cars", version=1, key=(KeyAttribute(name="id"),), lake=LakeRules(name="cars"))
-RULES = TableRules("cars", "1", ("id",), {}, None, keep_old_image=True, filter=None, origin=None)
+RULES = TableRules("cars", "1", ("id",), Mask(), None, keep_old_image=True, filter=None, origin=None)
 
 
 def item(key: str, value: int) -> dict[str, Any]:
@@ -136,14 +136,14 @@ def test_a_row_altered_by_hand_is_different_though_its_digest_agrees() -> None:
 
 def test_items_outside_the_tables_filter_are_counted_apart_and_expected_to_be_absent() -> None:
     only_ones = Filter(("value",), frozenset({("N", "1")}))
-    rules = TableRules("cars", "1", ("id",), {}, None, keep_old_image=True, filter=only_ones, origin=None)
+    rules = TableRules("cars", "1", ("id",), Mask(), None, keep_old_image=True, filter=only_ones, origin=None)
     report = verify(World([item("a", 1), item("b", 2)], [item("a", 1)]), rules)
     assert report.equal
     assert (report.excluded, report.source_items) == (1, 1)
 
 
 def test_a_row_whose_masked_key_does_not_lead_back_to_the_source_is_unproven() -> None:
-    rules = TableRules("cars", "1", ("id",), {"id": "hash"}, None, keep_old_image=True, filter=None, origin=None)
+    rules = TableRules("cars", "1", ("id",), Mask(hash=("id",)), None, keep_old_image=True, filter=None, origin=None)
     world = World([], [item("a", 1)])
     world.newest_ms = int(START_S * 1000) + 60_000
     report = verify(world, rules)
@@ -262,7 +262,7 @@ def test_the_stream_tells_of_each_key_its_newest_version_and_until_when_that_is_
 
 def test_what_the_tables_filter_keeps_back_is_on_no_way() -> None:
     only_ones = Filter(("value",), frozenset({("N", "1")}))
-    rules = TableRules("cars", "1", ("id",), {}, None, keep_old_image=True, filter=only_ones, origin=None)
+    rules = TableRules("cars", "1", ("id",), Mask(), None, keep_old_image=True, filter=only_ones, origin=None)
     flight = in_flight(Streams(one=[record("a", 3), record("a", 4, value=2)]), rules)
     flight.look({KEY})
     assert flight.newest(KEY) == "g-003"
