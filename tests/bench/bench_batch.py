@@ -28,7 +28,9 @@ from streaming_job.warmup import warm_up
 TABLE = "chargeminder-car-telemetry"
 ARN = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/2026-01-01T00:00:00.000"
 RULES = {
-    TABLE: TableRules(TABLE, "1", ("event_id",), Mask(), None, keep_old_image=True, filter=None, origin=None),
+    TABLE: TableRules(
+        TABLE, "1", ("event_id",), Mask(), None, keep_old_image=True, filter=None, origin=(("meta", "deliveredAt"), 1)
+    ),
 }
 
 
