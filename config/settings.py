@@ -81,8 +81,11 @@ class UpkeepSettings(Frozen):
     """Compaction, purge and vacuum between batches; a pause never takes much longer than `budget_ms`."""
 
     budget_ms: int = Field(default=2_000, ge=0)
-    compact_after_files: int = Field(default=100, ge=2)
+    compact_after_files: int = Field(default=50, ge=2)
+    compact_step_bytes: int = Field(default=8 * 1024 * 1024, ge=1024 * 1024)
+    """Engine rust, between two batches: what is larger is not written again, so that a pause stays short."""
     compact_target_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    """Engine spark, and `lakestream maintain` with either."""
     checkpoint_after_commits: int = Field(default=100, ge=10)
     purge_every_s: int = Field(default=3_600, ge=1)
     vacuum_every_s: int = Field(default=86_400, ge=1)

@@ -76,6 +76,9 @@ class LakeTable(Protocol):
     """One Delta table as the pipeline sees it, whoever writes it."""
 
     @property
+    def engine(self) -> Engine: ...
+
+    @property
     def location(self) -> Location: ...
 
     def refresh(self) -> None:

@@ -16,6 +16,7 @@ from streaming_job.pipeline.arrow import Column, pc, plain, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
+    Engine,
     Guard,
     Merge,
     Merged,
@@ -42,6 +43,8 @@ def listed(texts: Iterable[str]) -> str:
 
 
 class RustTable:
+    engine: Engine = "rust"
+
     def __init__(self, spec: TableSpec, storage: Mapping[str, str] | None = None) -> None:
         if spec.location.path is None:
             raise EngineRefusedError(

@@ -26,6 +26,7 @@ from streaming_job.pipeline.arrow import Column
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
     TAKEN_OVER,
+    Engine,
     Guard,
     Merge,
     Merged,
@@ -52,6 +53,8 @@ _CONFLICTS: Final = (
 
 
 class SparkTable:
+    engine: Engine = "spark"
+
     def __init__(self, spark: SparkSession, spec: TableSpec) -> None:
         self._spark = spark
         self._location = spec.location

@@ -27,6 +27,7 @@ log = logging.getLogger("lakestream.upkeep")
 VACUUMED_PROPERTY: Final = "lakestream.vacuumedMs"
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 3_600_000
+_LOOK_EVERY_MS: Final = 15_000
 _RETRY_AFTER_MS: Final = 10 * _MINUTE_MS
 
 
@@ -172,26 +173,35 @@ def shared_upkeep(table: LakeTable, settings: UpkeepSettings, clock: Clock) -> l
 
 
 def compaction(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task:
-    """When so many small files more lie there than the last compaction left; it leaves one a partition."""
-    target, look_ms, left = settings.compact_target_bytes, 0, 0
+    """When so many small files more lie there than the last compaction left.
+
+    What is due joins them in steps: joined into ever larger files, the past of an hour would be written again each
+    minute, and the stream wait for it. Who asks for it, due or not, gets the large ones.
+    """
+    full = settings.compact_target_bytes
+    step = min(settings.compact_step_bytes, full) if table.engine == "rust" else full
+    target, look_ms, left = full, 0, 0
 
     def is_due() -> bool:
-        nonlocal look_ms
+        nonlocal look_ms, target
         if clock() < look_ms:
             return False
-        look_ms = clock() + _MINUTE_MS
+        look_ms = clock() + _LOOK_EVERY_MS
         table.refresh()
-        return table.small_files(target) - left >= settings.compact_after_files
+        if table.small_files(step) - left < settings.compact_after_files:
+            return False
+        target = step
+        return True
 
     def run() -> str | None:
-        nonlocal left
+        nonlocal left, target
         table.refresh()
         removed = table.compact(target_bytes=target, guard=guard)
-        left = table.small_files(target)
+        left, target = table.small_files(step), full
         return f"{removed} files joined" if removed else None
 
     def plan() -> str | None:
-        small = table.small_files(target)
+        small = table.small_files(full)
         return f"about {small} small files to join" if small else None
 
     return Task("compaction", table.location, is_due, run, plan)

@@ -1,5 +1,6 @@
 """Upkeep: on a budget, in order of what is due, and never in the way of a batch. Tables are real, the clock is not."""
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_a_lost_lease_is_no_upkeep_trouble_and_stops_the_job(table: RustTable, c
 def test_compaction_is_due_when_so_many_small_files_lie_there_whoever_wrote_them(
     table: RustTable, clock: Clock, lake: Path
 ) -> None:
-    """Another handle writes, as another process would; a look costs little, and is taken once a minute."""
+    """Another handle writes, as another process would; a look costs little, and is taken a few times a minute."""
     settings = UpkeepSettings(compact_after_files=3)
     upkeep = Upkeep(settings, clock)
     upkeep.take_on([compaction(table, settings, clock, no_guard)])
@@ -131,6 +132,28 @@ def test_compaction_is_due_when_so_many_small_files_lie_there_whoever_wrote_them
     clock.now_ms += 60_000
     assert upkeep.run_one() is None
     assert len(keys(table)) == 3
+
+
+def test_between_batches_files_are_joined_in_steps_and_for_who_asks_into_large_ones(
+    table: RustTable, clock: Clock
+) -> None:
+    """What is larger than a step is left alone: a pause is as short when the table has grown."""
+    settings = UpkeepSettings(compact_after_files=3, compact_step_bytes=2**20)
+    task = compaction(table, settings, clock, no_guard)
+
+    def files() -> set[str]:
+        return set(DeltaTable(str(table.location)).file_uris())
+
+    write(table, put(os.urandom(2**20).hex(), 1))
+    large = files()
+    for number in range(3):
+        write(table, put(f"k{number}", 1))
+    assert task.is_due()
+    assert task.run() == "3 files joined"
+    assert len(files()) == 2
+    assert large < files()
+    assert task.run() == "2 files joined"
+    assert len(files()) == 1
 
 
 def test_files_that_compaction_cannot_join_do_not_make_it_due_again(clock: Clock) -> None:
@@ -149,6 +172,7 @@ def test_files_that_compaction_cannot_join_do_not_make_it_due_again(clock: Clock
 class UnjoinableTable:
     """As Spark sees a table of many partitions: by the mean of its files."""
 
+    engine = "spark"
     location = Location(path="scattered")
     small = 100
 
