@@ -9,9 +9,9 @@ from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
 from config.settings import Settings
 from config.tables import TableConfig
+from streaming_job.pipeline import rust_sql
 from streaming_job.pipeline.batch import now_ms
 from streaming_job.pipeline.locations import Lake
-from streaming_job.pipeline.merge_rust import listed
 from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.order import Placing
 from streaming_job.spark import spark_session
@@ -70,7 +70,8 @@ def versions_of(settings: Settings, table: TableConfig, keys: Sequence[str], cle
         if not DeltaTable.is_deltatable(location.path, storage):
             return {}
         current = QueryBuilder().register("current", DeltaTable(location.path, storage_options=storage))
-        found = current.execute(f"SELECT _key, _seq FROM current WHERE _key IN ({listed(keys)})")  # noqa: S608 - quoted above
+        wanted = rust_sql.texts(keys)
+        found = current.execute(f"SELECT _key, _seq FROM current WHERE _key IN ({wanted})")  # noqa: S608 - quoted
         return {row["_key"]: row["_seq"] for row in pa.table(found.read_all()).to_pylist()}
     spark = cleanup.enter_context(spark_session("lakestream", settings.spark))
     rows = spark.table(location.sql).where(F.col("_key").isin(list(keys))).select("_key", "_seq").collect()

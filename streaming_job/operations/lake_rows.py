@@ -16,9 +16,9 @@ from config.errors import LakestreamError
 from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.operations.verify import LakeRow, LakeRows
+from streaming_job.pipeline import rust_sql
 from streaming_job.pipeline.arrow import pc, plain, table
 from streaming_job.pipeline.locations import TableLocations
-from streaming_job.pipeline.merge_rust import listed
 from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.row_digest import row_digests
 
@@ -88,7 +88,7 @@ class DeltaLakeRows:
     def _of_keys(self, columns: str, keys: Sequence[str], further: str = "") -> Iterator[pa.RecordBatch]:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
-            yield from self._select(columns, f"_key IN ({listed(some)}){further}")
+            yield from self._select(columns, f"_key IN ({rust_sql.texts(some)}){further}")
 
     def _select(self, columns: str, where: str) -> Iterator[pa.RecordBatch]:
         """As committed now."""

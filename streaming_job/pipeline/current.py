@@ -83,9 +83,8 @@ def rows(changes: pa.Table, flattened: Flattened, ingest_ms: int) -> pa.Table:
 
 def write(into: LakeTable, source: pa.Table, guard: Guard, *, overwrite_equal: bool = False) -> Merged:
     """`overwrite_equal` is for a repair: it also replaces a row by the same version of itself."""
-    newer = "s._seq >= t._seq" if overwrite_equal else "s._seq > t._seq"
     names = source.column_names
-    merge = Merge(match=("_key",), insert=names, updates=(Update(newer, names),))
+    merge = Merge(match=("_key",), insert=names, updates=(Update("_seq", names, or_equal=overwrite_equal),))
     return into.merge(_as_in(into, source), merge, guard)
 
 
@@ -113,7 +112,7 @@ def mark_rows(changes: pa.Table, ingest_ms: int) -> pa.Table:
 
 def mark(into: LakeTable, source: pa.Table, guard: Guard) -> Merged:
     """Ignored deletes without an image: the row stays as it is, its version moves on. Without a row, a tombstone."""
-    merge = Merge(match=("_key",), insert=source.column_names, updates=(Update("s._seq > t._seq", _MARK),))
+    merge = Merge(match=("_key",), insert=source.column_names, updates=(Update("_seq", _MARK),))
     return into.merge(_as_in(into, source), merge, guard)
 
 

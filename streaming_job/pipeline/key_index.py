@@ -7,7 +7,6 @@ into one file more: times are added for it, and never taken away.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -15,19 +14,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from streaming_job.pipeline import rust_sql
 from streaming_job.pipeline.arrow import Column, pc
 
 Hashes = NDArray[np.int64]
 _RECENT_MAX: Final = 200_000
 """Keys that are kept apart before they are sorted in: what costs a pass over all of them."""
 _SPANS_MAX: Final = 16
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class KeyIndex:
     def __init__(self, rows: Iterable[tuple[Column, Column]]) -> None:
         """`rows` are keys and times, a piece at a time."""
-        pieces = [(_hashed(keys), _micros(times)) for keys, times in rows]
+        pieces = [(_hashed(keys), micros(times)) for keys, times in rows]
         hashes = np.concatenate([np.empty(0, np.int64), *(each[0] for each in pieces)])
         times = np.concatenate([np.empty(0, np.int64), *(each[1] for each in pieces)])
         order = np.argsort(hashes, kind="stable")
@@ -52,7 +51,7 @@ class KeyIndex:
         if not inserted + updated:
             return
         as_it_looked = updated == found.known and inserted + updated == len(found.places)
-        for key, places, time in zip(found.hashes.tolist(), found.places, _micros(times).tolist(), strict=True):
+        for key, places, time in zip(found.hashes.tolist(), found.places, micros(times).tolist(), strict=True):
             if as_it_looked and len(places) <= 1:
                 self._move(key, time)
             elif time not in places:
@@ -90,8 +89,9 @@ class Found:
         """On the target alone, for every row that may match."""
         spans = _spans(sorted({time for times in self.places for time in times}))
         if not spans:
-            return f"{column} < {_literal(0)}"
-        return " OR ".join(f"({column} >= {_literal(first)} AND {column} <= {_literal(last)})" for first, last in spans)
+            return f"{column} < {rust_sql.moment(0)}"
+        within = [(rust_sql.moment(first), rust_sql.moment(last)) for first, last in spans]
+        return " OR ".join(f"({column} >= {first} AND {column} <= {last})" for first, last in within)
 
 
 def _spans(times: Sequence[int]) -> list[tuple[int, int]]:
@@ -101,17 +101,12 @@ def _spans(times: Sequence[int]) -> list[tuple[int, int]]:
     return [(times[start], times[end - 1]) for start, end in pairwise(cuts) if start < end]
 
 
-def _literal(micros: int) -> str:
-    moment = (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
-    return f"arrow_cast('{moment}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-
-
 def _hashed(keys: Column) -> Hashes:
     held = keys.to_pylist()
     return np.fromiter(map(hash, held), np.int64, len(held))
 
 
-def _micros(times: Any) -> NDArray[np.int64]:
+def micros(times: Any) -> NDArray[np.int64]:
     column = pc.cast(times.cast(pa.timestamp("us", "UTC")), pa.int64())
     numbers: NDArray[np.int64] = column.to_numpy() if isinstance(column, pa.ChunkedArray) else np.asarray(column)
     return numbers

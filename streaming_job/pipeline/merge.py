@@ -42,10 +42,21 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class Update:
-    """`when` over `s` and `t`; `columns` take their values from `s`."""
+    """Of a row that is there, `columns` take their values from `s` where that is newer."""
 
-    when: str
+    version: str
+    """The column that tells which is newer; texts that order as the versions do."""
     columns: Sequence[str]
+    or_equal: bool = False
+    """The same version of it, too."""
+
+    @property
+    def when(self) -> str:
+        return f"s.{self.version} {'>=' if self.or_equal else '>'} t.{self.version}"
+
+    def is_newer(self, ours: str, theirs: str) -> bool:
+        """As `when` has it."""
+        return ours > theirs or (self.or_equal and ours == theirs)
 
 
 @dataclass(frozen=True)

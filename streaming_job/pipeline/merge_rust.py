@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from streaming_job.errors import CommitConflictError, EngineRefusedError
+from streaming_job.pipeline import rust_sql
 from streaming_job.pipeline.arrow import Column, pc, plain, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import (
@@ -35,11 +36,6 @@ _ATTEMPTS: Final = 5
 
 def arrow_schema(columns: StructType) -> pa.Schema:
     return to_arrow_schema(columns, timezone="UTC")
-
-
-def listed(texts: Iterable[str]) -> str:
-    """As literals of delta-rs' query engine, for `IN (…)`; Spark's escape a quote in another way."""
-    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
 
 
 class RustTable:
@@ -133,7 +129,8 @@ class RustTable:
         self._commit(attempt, guard)
 
     def newest(self, keys: Sequence[str]) -> dict[str, str]:
-        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({listed(keys)}) GROUP BY _key")  # noqa: S608 - quoted above
+        wanted = rust_sql.texts(keys)
+        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({wanted}) GROUP BY _key")  # noqa: S608 - quoted
         return dict(zip(values(found, "_key"), values(found, "newest"), strict=True))
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:

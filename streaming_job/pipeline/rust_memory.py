@@ -5,20 +5,23 @@ Delta's log where somebody committed meanwhile, and tried again on what is there
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 
+from streaming_job.pipeline import rust_sql
 from streaming_job.pipeline.arrow import Column, values
-from streaming_job.pipeline.key_index import KeyIndex
-from streaming_job.pipeline.merge import Merge, Merged, TableSpec
+from streaming_job.pipeline.key_index import Found, KeyIndex, micros
+from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.recent_rows import WINDOW_MS, RecentRows, hashes_of
 from streaming_job.pipeline.rust_log import after_commit
 
 Run = Callable[[pa.Table, Merge], Merged]
+_REPLACED_MAX: Final = 500
+"""Known keys of one batch; past that a merge takes less."""
 _NOBODY_BETWEEN: Final = CommitProperties(max_commit_retries=0)
 
 
@@ -76,12 +79,43 @@ class _Places(Memory):
     def merge(self, table: DeltaTable, source: pa.Table, merge: Merge, run: Run) -> Merged:
         self.follow(table)
         found = self._index.look_up(source[self._key])
-        if not found.known and _is_whole(table, source, merge):
+        is_whole = _is_whole(table, source, merge)
+        if not found.known and is_whole:
             merged = _append(table, source)
+        elif found.known <= _REPLACED_MAX and is_whole and _takes_whole_rows(table, merge):
+            merged = self._replace(table, source, merge.updates[0], found)
         else:
             merged = run(source, replace(merge, within=found.condition(f"t.`{self._time}`")))
         self._index.written(found, source[self._time], inserted=merged.inserted, updated=merged.updated)
         return merged
+
+    def _replace(self, table: DeltaTable, source: pa.Table, update: Update, found: Found) -> Merged:
+        """What the merge would come to: rows that are newer take the place of what is there, by one commit."""
+        ours = values(source, self._key)
+        is_there = f"{self._is_one_of(ours)} AND ({found.condition(rust_sql.name(self._time))})"
+        theirs: dict[str, str] = {}
+        for piece in _read(table, (self._key, update.version), is_there):
+            theirs |= zip(values(piece, self._key), values(piece, update.version), strict=True)
+        versions = zip(ours, values(source, update.version), strict=True)
+        taken = [key not in theirs or update.is_newer(version, theirs[key]) for key, version in versions]
+        rows = source.filter(pa.array(taken, pa.bool_()))
+        if not rows.num_rows:
+            return Merged(0, 0)
+        keys = values(rows, self._key)
+        updated = sum(key in theirs for key in keys)
+        if not updated:
+            return _append(table, rows)
+        # What is written must be what the condition covers, so that it names the new rows' times as well.
+        places = f"{found.condition(rust_sql.name(self._time))} OR {self._written_at(rows)}"
+        _write(table, rows, in_place_of=f"{self._is_one_of(keys)} AND ({places})")
+        return Merged(rows.num_rows - updated, updated)
+
+    def _is_one_of(self, keys: Sequence[str]) -> str:
+        return f"{rust_sql.name(self._key)} IN ({rust_sql.texts(keys)})"
+
+    def _written_at(self, rows: pa.Table) -> str:
+        times = sorted(set(micros(rows[self._time]).tolist()))
+        return f"{rust_sql.name(self._time)} IN ({', '.join(map(rust_sql.moment, times))})"
 
     def _look_anew(self, table: DeltaTable) -> None:
         found = _read(table, (self._key, self._time))
@@ -124,16 +158,24 @@ def _newest(table: DeltaTable, time: str) -> int | None:
 
 def _append(table: DeltaTable, source: pa.Table) -> Merged:
     """Nothing to match: a row written without a look at the table is all a merge would come to."""
-    # An append compares what is said of the columns, which the table alone says.
-    plain = source.cast(pa.schema([field.remove_metadata() for field in source.schema]))
-    write_deltalake(
-        table,
-        plain,
-        mode="append",
-        commit_properties=_NOBODY_BETWEEN,
-        post_commithook_properties=after_commit(table),
-    )
+    _write(table, source)
     return Merged(source.num_rows, 0)
+
+
+def _write(table: DeltaTable, rows: pa.Table, *, in_place_of: str | None = None) -> None:
+    """`in_place_of`: the condition on rows that go by the same commit."""
+    # A write compares what is said of the columns, which the table alone says.
+    plain = rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
+    how: dict[str, Any] = {"mode": "append"} if in_place_of is None else {"mode": "overwrite", "predicate": in_place_of}
+    write_deltalake(
+        table, plain, **how, commit_properties=_NOBODY_BETWEEN, post_commithook_properties=after_commit(table)
+    )
+
+
+def _takes_whole_rows(table: DeltaTable, merge: Merge) -> bool:
+    """Not where readers follow a table's changes: there an update is no delete and an insert."""
+    follows = table.metadata().configuration.get("delta.enableChangeDataFeed") == "true"
+    return not follows and len(merge.updates) == 1 and set(merge.updates[0].columns) == set(merge.insert)
 
 
 def _is_whole(table: DeltaTable, source: pa.Table, merge: Merge) -> bool:
@@ -141,7 +183,7 @@ def _is_whole(table: DeltaTable, source: pa.Table, merge: Merge) -> bool:
 
 
 def _read(table: DeltaTable, columns: tuple[str, ...], where: str | None = None) -> Iterator[pa.RecordBatch]:
-    listed = ", ".join(f'"{name}"' for name in columns)
+    listed = ", ".join(map(rust_sql.name, columns))
     return _query(table, f"SELECT {listed} FROM t" + (f" WHERE {where}" if where else ""))  # noqa: S608 - our own names
 
 

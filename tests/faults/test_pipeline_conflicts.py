@@ -19,7 +19,7 @@ from streaming_job.pipeline.merge_spark import SparkTable
 
 pytestmark = pytest.mark.spark
 COLUMNS = StructType().add("_key", StringType()).add("_seq", StringType())
-MERGE = Merge(match=("_key",), insert=("_key", "_seq"), updates=(Update("s._seq > t._seq", ("_key", "_seq")),))
+MERGE = Merge(match=("_key",), insert=("_key", "_seq"), updates=(Update("_seq", ("_key", "_seq")),))
 TRIES = 10
 
 

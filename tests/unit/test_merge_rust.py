@@ -16,7 +16,7 @@ from streaming_job.pipeline.merge import Merge, TableSpec, Update
 from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
 
 COLUMNS = StructType().add("_key", StringType()).add("_seq", LongType()).add("_ingest_ts", TimestampType())
-MERGE = Merge(match=("_key",), insert=COLUMNS.names, updates=(Update("s._seq > t._seq", COLUMNS.names),))
+MERGE = Merge(match=("_key",), insert=COLUMNS.names, updates=(Update("_seq", COLUMNS.names),))
 KEYS = st.sampled_from([f"k'{number}" for number in range(12)])
 BATCH = st.tuples(
     st.sampled_from(["merge", "merge", "merge", "another writer", "reopen", "compact"]),

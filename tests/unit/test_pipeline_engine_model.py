@@ -24,7 +24,7 @@ EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "25"))
 COLUMNS = StructType([*current.SYSTEM.fields, StructField("n", LongType())])
 
 
-def rows(changes: pa.Table) -> pa.Table:
+def rows(changes: pa.Table, at_ms: int) -> pa.Table:
     """The newest changes as rows of `current`, without Spark: the item's one number is its column."""
     made: list[dict[str, Any]] = []
     for change in changes.to_pylist():
@@ -33,7 +33,7 @@ def rows(changes: pa.Table) -> pa.Table:
             {
                 "_key": change["key"], "_seq": change["change_seq"], "_op": change["op"],
                 "_deleted": change["op"] == "REMOVE", "_ttl": change["ttl"], "_digest": change["digest"],
-                "_ingest_ts": datetime.fromtimestamp(DAY_MS / 1000, UTC), "n": item.get("n"),
+                "_ingest_ts": datetime.fromtimestamp(at_ms / 1000, UTC), "n": item.get("n"),
             }
         )  # fmt: skip
     return pa.Table.from_pylist(made, schema=arrow_schema(COLUMNS))
@@ -47,15 +47,24 @@ def test_whatever_is_duplicated_reordered_replayed_or_cut_the_tables_equal_the_m
     delivered: list[list[Change]],
 ) -> None:
     with TemporaryDirectory() as folder:
-        now = RustTable(TableSpec(Location(path=folder + "/current"), COLUMNS))
+        # The one merges; the other knows where its rows are, and replaces them.
+        merged = RustTable(TableSpec(Location(path=folder + "/merged"), COLUMNS))
+        indexed = RustTable(TableSpec(Location(path=folder + "/indexed"), COLUMNS, found_by=("_key", "_ingest_ts")))
         past = RustTable(history.spec(Location(path=folder + "/history"), {}))
-        for batch in delivered:
+        for number, batch in enumerate(delivered):
+            at_ms = DAY_MS + number * 1000
             changes = dedupe.once(collected(batch))
-            history.write(past, changes, DAY_MS, no_guard)
-            current.write(now, rows(dedupe.newest(changes)), no_guard)
+            history.write(past, changes, at_ms, no_guard)
+            source = rows(dedupe.newest(changes), at_ms)
+            assert current.write(merged, source, no_guard) == current.write(indexed, source, no_guard)
         expected = model(delivered)
-        held = {row["_key"]: row for row in now.read(["_key", "_seq", "_deleted", "_digest", "n"]).to_pylist()}
-        assert {key: (row["_seq"], row["_deleted"], row["_digest"]) for key, row in held.items()} == expected.current
-        assert all(row["n"] == (expected.items[key] or {}).get("n") for key, row in held.items())
+        for table in (merged, indexed):
+            read = table.read(["_key", "_seq", "_deleted", "_digest", "n"]).to_pylist()
+            held = {row["_key"]: row for row in read}
+            assert len(held) == len(read)
+            assert {
+                key: (row["_seq"], row["_deleted"], row["_digest"]) for key, row in held.items()
+            } == expected.current
+            assert all(row["n"] == (expected.items[key] or {}).get("n") for key, row in held.items())
         seen = past.read(["_table", "_key", "_seq"]).to_pylist()
         assert sorted((row["_table"], row["_key"], row["_seq"]) for row in seen) == sorted(expected.history)

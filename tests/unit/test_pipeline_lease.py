@@ -18,7 +18,7 @@ from streaming_job.pipeline.merge_rust import RustTable
 
 HERE, OTHER_HOST = Owner("job a", socket.gethostname(), os.getpid()), Owner("job b", "elsewhere", 4711)
 COLUMNS = StructType().add("_key", StringType()).add("_seq", StringType())
-MERGE = Merge(match=("_key",), insert=("_key", "_seq"), updates=(Update("s._seq > t._seq", ("_key", "_seq")),))
+MERGE = Merge(match=("_key",), insert=("_key", "_seq"), updates=(Update("_seq", ("_key", "_seq")),))
 ROW = pa.table({"_key": ["k"], "_seq": ["1"]})
 
 
