@@ -12,7 +12,7 @@ from pyspark.sql.types import LongType, StringType, StructType, TimestampType
 
 from streaming_job.pipeline.arrow import moment
 from streaming_job.pipeline.locations import Location
-from streaming_job.pipeline.merge import Merge, TableSpec, Update
+from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
 
 COLUMNS = StructType().add("_key", StringType()).add("_seq", LongType()).add("_ingest_ts", TimestampType())
@@ -54,3 +54,23 @@ def test_a_key_has_one_row_and_it_is_its_newest_whoever_else_wrote(batches: list
         table.refresh()
         found = table.read(["_key", "_seq"]).to_pylist()
         assert sorted((row["_key"], row["_seq"]) for row in found) == sorted(model.items())
+
+
+def test_a_table_whose_changes_are_followed_is_merged(tmp_path: Path) -> None:
+    """An overwrite would tell its readers of a delete and an insert."""
+    feed = {"delta.enableChangeDataFeed": "true"}
+    table = RustTable(
+        TableSpec(Location(path=str(tmp_path)), COLUMNS, properties=feed, found_by=("_key", "_ingest_ts"))
+    )
+    for seq in (1, 2):
+        assert table.merge(rows({"k": seq}, seq), MERGE) == Merged(int(seq == 1), int(seq == 2))
+    assert DeltaTable(str(tmp_path)).history()[0]["operation"] == "MERGE"
+
+
+def test_so_many_known_keys_are_merged_that_naming_them_would_cost_more(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    for seq, count in ((1, 501), (2, 500), (3, 501)):
+        table.merge(rows({f"k{number}": seq for number in range(count)}, seq), MERGE)
+    done = [commit["operation"] for commit in DeltaTable(str(tmp_path)).history()]
+    assert done[:2] == ["MERGE", "WRITE"]
+    assert table.count("_seq = 3") == 501

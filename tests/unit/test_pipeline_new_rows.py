@@ -38,9 +38,9 @@ def commits(rig: RigWithoutSpark) -> list[tuple[str, int]]:
     """What wrote to `current` after the first batch, and how many rows each time."""
     found: list[dict[str, Any]] = DeltaTable(str(rig.root / "things" / "current")).history()
     written = [each for each in reversed(found) if each["operation"] in {"WRITE", "MERGE"}]
-    metrics = [each["operationMetrics"] for each in written]
-    rows = [each.get("num_added_rows", each.get("num_output_rows", 0)) for each in metrics]
-    return list(zip([each["operation"] for each in written], map(int, rows), strict=True))[1:]
+    modes = [each["operationParameters"].get("mode", "Merge") for each in written]
+    rows = [each["operationMetrics"].get("num_added_rows", 0) for each in written]
+    return list(zip(modes, map(int, rows), strict=True))[1:]
 
 
 def rows(rig: RigWithoutSpark) -> dict[str, tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def test_new_keys_are_appended_first_and_can_be_queried_before_the_rest(rig: Rig
     (report,) = rig.run(BATCH)
     table = report.tables["things"]
     assert rows(rig) == AFTER
-    assert [operation for operation, _ in commits(rig)] == ["WRITE", "MERGE"]
+    assert [mode for mode, _ in commits(rig)] == ["Append", "Overwrite"]
     assert commits(rig)[0][1] == 2
     assert (table.current_inserted, table.current_updated) == (2, 2)
     new, rest = ({notes.by_key[f'{{"id":"{key}"}}'] for key in keys} for keys in ("cd", "ab"))
@@ -65,15 +65,13 @@ def test_new_keys_are_appended_first_and_can_be_queried_before_the_rest(rig: Rig
 
 
 @pytest.mark.parametrize(
-    ("batch", "operations"),
-    [([put("c", 1, n=1), put("d", 1, n=1)], ["WRITE"]), ([put("a", 2, n=1), remove("b", 2)], ["MERGE"])],
+    ("batch", "modes"),
+    [([put("c", 1, n=1), put("d", 1, n=1)], ["Append"]), ([put("a", 2, n=1), remove("b", 2)], ["Overwrite"])],
     ids=["all new", "none new"],
 )
-def test_one_commit_does_where_all_or_none_are_new(
-    rig: RigWithoutSpark, batch: list[Any], operations: list[str]
-) -> None:
+def test_one_commit_does_where_all_or_none_are_new(rig: RigWithoutSpark, batch: list[Any], modes: list[str]) -> None:
     rig.run(batch)
-    assert [operation for operation, _ in commits(rig)] == operations
+    assert [mode for mode, _ in commits(rig)] == modes
 
 
 def test_a_batch_of_a_strict_table_of_which_nothing_fits_is_rejected_and_parks_nothing(tmp_path: Path) -> None:
