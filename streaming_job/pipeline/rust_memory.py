@@ -91,10 +91,9 @@ class _Places(Memory):
 
     def _replace(self, table: DeltaTable, source: pa.Table, update: Update, found: Found) -> Merged:
         """What the merge would come to: rows that are newer take the place of what is there, by one commit."""
-        ours = values(source, self._key)
-        is_there = f"{self._is_one_of(ours)} AND ({found.condition(rust_sql.name(self._time))})"
+        ours, places = values(source, self._key), found.condition(rust_sql.name(self._time))
         theirs: dict[str, str] = {}
-        for piece in _read(table, (self._key, update.version), is_there):
+        for piece in _read(table, (self._key, update.version), f"{self._is_one_of(ours)} AND ({places})"):
             theirs |= zip(values(piece, self._key), values(piece, update.version), strict=True)
         versions = zip(ours, values(source, update.version), strict=True)
         taken = [key not in theirs or update.is_newer(version, theirs[key]) for key, version in versions]
@@ -106,8 +105,7 @@ class _Places(Memory):
         if not updated:
             return _append(table, rows)
         # What is written must be what the condition covers, so that it names the new rows' times as well.
-        places = f"{found.condition(rust_sql.name(self._time))} OR {self._written_at(rows)}"
-        _write(table, rows, in_place_of=f"{self._is_one_of(keys)} AND ({places})")
+        _write(table, rows, in_place_of=f"{self._is_one_of(keys)} AND ({places} OR {self._written_at(rows)})")
         return Merged(rows.num_rows - updated, updated)
 
     def _is_one_of(self, keys: Sequence[str]) -> str:

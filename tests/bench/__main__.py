@@ -45,7 +45,8 @@ def bridge() -> dict[str, Any]:
 def freshness() -> dict[str, Any]:
     """What has targets as medians of three runs, then the other ways, and ours without its improvements."""
     load = {"rate": 100, "warm_s": 30, "seconds": 180}
-    targets, others = ["polling", "fan-out"], [way for way in bench_freshness.WAYS if way not in ("polling", "fan-out")]
+    targets = ["polling", "fan-out"]
+    others = [way for way in bench_freshness.WAYS if way not in targets]
     ways = bench_freshness.run(targets, **load, runs=3) | bench_freshness.run(others, **load)
     ways |= bench_freshness.run(list(bench_freshness.WITHOUT), **{**load, "seconds": 60})
     ours = ways["polling"]

@@ -44,6 +44,10 @@ def _no_index() -> None:
     _specs_without(current, found_by=None)
 
 
+def _known_keys_merged() -> None:
+    patch.object(rust_memory, "_REPLACED_MAX", -1).start()
+
+
 def _history_merged() -> None:
     _specs_without(history, dated_by=None)
 
@@ -70,6 +74,7 @@ IMPROVEMENTS: Final[Mapping[str, Improvement]] = {
     "new rows first": Improvement("one merge for all of a batch's rows", _new_rows_wait),
     "history beside current": Improvement("history first, then current", _one_after_the_other),
     "index of keys": Improvement("merges of current by key alone", _no_index),
+    "known keys replaced": Improvement("delta-rs' merge for the rows that are there", _known_keys_merged),
     "history appended": Improvement("a merge for what is surely new, too", _history_merged),
     "log listed less": Improvement("the log looked through as delta-rs does", _log_listed),
     "plain checkpoint files": Improvement("Spark's checkpoints as Hadoop writes them", _checksummed_checkpoints),
