@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -140,7 +141,7 @@ class AwsKinesis:
             next_iterator=answer.get("NextShardIterator"),
         )
 
-    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]:
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Generator[Answer]:
         """The events of one subscription; what breaks it is sorted as a call's error is."""
         start: dict[str, Any] = {"Type": _ITERATOR_TYPES[position.kind]}
         if position.kind is Kind.AFTER:
@@ -155,13 +156,11 @@ class AwsKinesis:
                 ConsumerARN=consumer_arn, ShardId=ref.shard, StartingPosition=start
             ),
         )
-        events = iter(answer["EventStream"])
-        while True:
-            event = self._call("SubscribeToShard", str(ref), lambda: next(events, None))
-            if event is None:
-                return
-            if "SubscribeToShardEvent" in event:
-                yield _pushed(event["SubscribeToShardEvent"])
+        with closing(answer["EventStream"]) as stream:
+            events = iter(stream)
+            while event := self._call("SubscribeToShard", str(ref), lambda: next(events, None)):
+                if "SubscribeToShardEvent" in event:
+                    yield _pushed(event["SubscribeToShardEvent"])
 
     def consumer(self, stream_arn: str, name: str) -> str | None:
         """ARN of an active consumer, registered where it is missing; None while it is being made."""

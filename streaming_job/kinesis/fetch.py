@@ -1,7 +1,7 @@
 """Reading one shard: iterators, retries, pace, and the proof that nothing was trimmed before it was read."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -47,7 +47,7 @@ class KinesisApi(Protocol):
     def list_shards(self, stream: str) -> tuple[Shard, ...]: ...
     def iterator(self, ref: ShardRef, position: Position, *, inclusive: bool = False) -> str: ...
     def get_records(self, iterator: str, limit: int) -> Answer: ...
-    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]: ...
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Generator[Answer]: ...
 
 
 class Clock(Protocol):
@@ -193,6 +193,9 @@ class ShardReader:
         self.position = position
         self._iterator = None
 
+    def close(self) -> None:
+        """Nothing more is read; asked by the thread that read."""
+
     def _read_once(self, limit: int) -> tuple[int, Answer]:
         try:
             if self._iterator is None:
@@ -252,11 +255,17 @@ class SubscribedReader(ShardReader):
     """Enhanced fan-out: Kinesis pushes what arrives, over a subscription that it ends every five minutes."""
 
     consumer_arn: str = ""
-    _events: Iterator[Answer] | None = None
+    _events: Generator[Answer] | None = None
 
     def jump(self, position: Position) -> None:
         super().jump(position)
-        self._events = None
+        self.close()
+
+    def close(self) -> None:
+        """Kinesis gives a shard to a consumer once: a subscription left open keeps the next one out for seconds."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def _read_once(self, _limit: int) -> tuple[int, Answer]:
         """How much comes is Kinesis' choice; the time is that before waiting: what is pushed was under way since."""
@@ -270,7 +279,7 @@ class SubscribedReader(ShardReader):
             except StopIteration:
                 self._events = None
             except RetryableError:
-                self._events = None
+                self.close()
                 raise
 
 

@@ -82,9 +82,12 @@ class Tail:
         self._stopped.set()
 
     def _run(self) -> None:
-        while not (self._stopped.is_set() or self.finished or self.error):
-            self._owner.wait_for_turn(self)
-            self.turn()
+        try:
+            while not (self._stopped.is_set() or self.finished or self.error):
+                self._owner.wait_for_turn(self)
+                self.turn()
+        finally:
+            self._reader.close()
 
     def turn(self) -> None:
         """One step ahead in the shard: what it brings, or how it failed, is for the next plan."""

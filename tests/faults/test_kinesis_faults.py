@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from streaming_job.kinesis.aws import AwsKinesis
 from streaming_job.kinesis.errors import (
     DataLossError,
     DeniedError,
@@ -14,8 +15,10 @@ from streaming_job.kinesis.errors import (
     StreamMissingError,
     UnavailableError,
 )
+from streaming_job.kinesis.offsets import Position, ShardRef
 from tests.faults.kinesis_loop import MicroBatches
 from tests.faults.kinesis_proxy import Body, BreakingProxy, Fault, breaking_proxy
+from tests.faults.kinesis_servers import REGION, client, until
 
 pytestmark = pytest.mark.stack
 
@@ -251,6 +254,22 @@ def test_with_enhanced_fan_out_records_are_pushed_once_in_order_and_a_restart_co
     query.until(lambda rows: len(rows) >= 350, "what came after the restart")
     query.restart()
     assert sorted(query.data()) == expected
+
+
+def test_a_subscription_that_is_given_up_closes_its_connection(
+    kinesis: Any, kinesis_endpoint: str, new_stream: NewStream
+) -> None:
+    stream = new_stream(kinesis_endpoint, 1)
+    put(kinesis, stream, 0, 10)
+    opened: list[Any] = []
+    boto = client(kinesis_endpoint)
+    boto.meta.events.register("after-call.kinesis.SubscribeToShard", lambda parsed, **_: opened.append(parsed))
+    api = AwsKinesis(boto, REGION)
+    arn = until(lambda: api.consumer(api.describe(stream).arn, "lake"), "the consumer is active")
+    events = api.subscribe(arn, ShardRef(stream, "shardId-000000000000"), Position.trim_horizon())
+    assert next(events).sequences
+    events.close()
+    assert [answer["EventStream"]._raw_stream.closed for answer in opened] == [True]
 
 
 def test_a_consumer_of_another_stream_is_refused(kinesis_endpoint: str, new_stream: NewStream) -> None:

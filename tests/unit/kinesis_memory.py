@@ -1,7 +1,7 @@
 """Kinesis in memory: shards, parents, trimming by age, iterators that expire, faults on demand."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
 from streaming_job.kinesis.errors import IteratorExpiredError, StreamMissingError
@@ -58,6 +58,8 @@ class MemoryKinesis:
     calls: list[str] = field(default_factory=list)
     meanwhile: Callable[[], object] = lambda: None
     """Happens while each call of GetRecords is under way."""
+    subscriptions: int = 0
+    """Open now."""
     page: int = 10_000
     _sequence: int = 10**20
     _iterators: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -137,15 +139,19 @@ class MemoryKinesis:
             next_iterator=None if at_end else self._issue(shard_id, found[-1].sequence + 1 if found else floor),
         )
 
-    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Iterator[Answer]:
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Generator[Answer]:
         """A subscription that ends, as Kinesis', after some events."""
         self.calls.append("subscribe")
         iterator: str | None = self.iterator(ref, position)
-        for _ in range(2):
-            if iterator is not None:
-                answer = self.get_records(iterator, 10_000)
-                iterator = answer.next_iterator
-                yield answer
+        self.subscriptions += 1
+        try:
+            for _ in range(2):
+                if iterator is not None:
+                    answer = self.get_records(iterator, 10_000)
+                    iterator = answer.next_iterator
+                    yield answer
+        finally:
+            self.subscriptions -= 1
 
     def _left(self, shard: str) -> list[MemoryRecord]:
         horizon_ms = self.clock.ms - self.retention_ms

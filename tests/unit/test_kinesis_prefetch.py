@@ -29,11 +29,13 @@ def options_of(**given: str) -> Options:
 
 
 @contextmanager
-def prefetching(kinesis: MemoryKinesis, options: Options) -> Iterator[Prefetcher]:
+def prefetching(
+    kinesis: MemoryKinesis, options: Options, consumers: dict[str, str] | None = None
+) -> Iterator[Prefetcher]:
     catalog = Catalog(
         kinesis, ["s"], kinesis.clock, refresh_ms=options.shards_refresh_ms, retry_ms_max=options.retry_ms_max
     )
-    prefetcher = Prefetcher(kinesis, options, catalog)
+    prefetcher = Prefetcher(kinesis, options, catalog, consumers)
     try:
         yield prefetcher
     finally:
@@ -151,6 +153,18 @@ def test_a_subscription_that_ends_or_is_refused_is_made_again_where_the_last_eve
     assert data == [bytes([n]) for n in range(7)]
     assert kinesis.calls.count("subscribe") >= 4
     assert reader.counters.throttles >= 1
+
+
+def test_a_query_that_stops_leaves_no_subscription_open(kinesis: MemoryKinesis) -> None:
+    """Left to the garbage collector it would keep the shard's next reader out, and fail while it is collected."""
+    kinesis.put("shardId-0", b"a")
+    with prefetching(kinesis, options_of(), {"s": "arn"}) as prefetcher:
+        plan_until_moved(prefetcher, start_of(kinesis))
+    assert "subscribe" in kinesis.calls
+    deadline = time.monotonic() + 20
+    while kinesis.subscriptions and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kinesis.subscriptions == 0
 
 
 def test_a_plan_holds_what_arrived_just_before_it(kinesis: MemoryKinesis) -> None:
