@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 from orjson import Fragment, dumps
 
 from bridge_lambda.errors import PoisonRecordError
-from bridge_lambda.images import MALFORMED, Image, canonical, encode, rooted
+from bridge_lambda.images import MALFORMED, canonical, encode, rooted
 from bridge_lambda.rules import TableRules
+from bridge_lambda.walk import Image
 from config.limits import (
     GENERATION_DIGITS,
     KINESIS_PARTITION_KEY_CHARS_MAX,
@@ -164,7 +165,7 @@ def _head_of(
 
 def key_text(keys: Image, rules: TableRules) -> str:
     """The masked key's canonical text: what `key` in the envelope and `_key` in the lake are."""
-    return canonical(rules.mask(keys))[0].decode()
+    return canonical(keys, rules.masking)[0].decode()
 
 
 def partition_key(key: str) -> str:
@@ -196,7 +197,7 @@ class _Images(NamedTuple):
 
 def _seal(rules: TableRules, head: dict[str, Any], keys: Image, images: _Images, claims_bucket: str) -> Change:
     """Masks the key and measures; images that do not fit go into a claim check."""
-    key, key_types = canonical(rules.mask(keys))
+    key, key_types = canonical(keys, rules.masking)
     key_types = rooted(key_types, "/key") if key_types else key_types
     types = images.types
     envelope: dict[str, Any] = {

@@ -16,12 +16,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from orjson import OPT_SORT_KEYS, Fragment, JSONEncodeError, dumps
 
-Image = dict[str, Any]
-"""An item as DynamoDB says it: name -> {"S": ...}, {"N": ...}, ..."""
+from bridge_lambda.walk import Image, Masking, plain_tree
 
 MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, ArithmeticError, AttributeError, KeyError)
 """What walking something else than DynamoDB JSON raises. Their messages may quote the item: never pass them on."""
@@ -44,29 +43,15 @@ class Encoded(NamedTuple):
     """SHA-256 of the canonical form, where it was asked for."""
 
 
-class Masking(Protocol):
-    """What a table's rules take out of an image, in two ways that come to the same."""
-
-    def apply(self, image: Image) -> Image:
-        """A masked copy; the image itself stays whole."""
-        ...
-
-    def prune(self, tree: dict[str, Any], image: Image) -> None:
-        """The same on the image's plain tree, in place: far cheaper than a copy."""
-        ...
-
-
 def encode(image: Image, masking: Masking | None = None, *, digested: bool = False) -> Encoded:
     """`digested` asks for the digest too. One of MALFORMED where the image is not DynamoDB JSON."""
     numbers: list[str] = []
     lossy: list[str] = []
-    tree = _map(image, numbers, lossy)
+    tree = plain_tree(image, masking, numbers, lossy)
     canonical = _are_canonical(numbers)
     if lossy or not canonical:
         masked = masking.apply(image) if masking else image
         return _encode_with_care(masked, canonical=canonical, digested=digested)
-    if masking:
-        masking.prune(tree, image)
     text = dumps(tree, option=OPT_SORT_KEYS)
     return Encoded(text, {}, sha256(text).hexdigest() if digested else None)
 
@@ -86,59 +71,15 @@ def rooted(pointers: Mapping[str, str], root: str) -> dict[str, str]:
     return {root + pointer: tag for pointer, tag in pointers.items()}
 
 
-def canonical(image: Image) -> tuple[bytes, dict[str, str]]:
+def canonical(image: Image, masking: Masking | None = None) -> tuple[bytes, dict[str, str]]:
     """Plain JSON with names sorted and numbers normalised, and its types: what a `key` is written as."""
     numbers: list[str] = []
     lossy: list[str] = []
-    tree = _map(image, numbers, lossy)
+    tree = plain_tree(image, masking, numbers, lossy)
     if lossy or not _are_canonical(numbers):
-        return _canonical_with_care(image), _lasting(types_of(image))
+        masked = masking.apply(image) if masking else image
+        return _canonical_with_care(masked), _lasting(types_of(masked))
     return dumps(tree, option=OPT_SORT_KEYS), {}
-
-
-# --- the hot walk -----------------------------------------------------------------------------------------------------
-
-
-def _map(attributes: Image, numbers: list[str], lossy: list[str]) -> dict[str, Any]:
-    """One pass over an item, flat on purpose: most of the bridge's time is spent in this loop.
-
-    Numbers go in unchecked and are checked together afterwards, by one match over all of them.
-    """
-    tree: dict[str, Any] = {}
-    for name, typed in attributes.items():
-        if "S" in typed:
-            tree[name] = typed["S"]
-        elif "N" in typed:
-            number = typed["N"]
-            numbers.append(number)
-            tree[name] = Fragment(number)
-        elif "M" in typed:
-            tree[name] = _map(typed["M"], numbers, lossy)
-        elif "L" in typed:
-            tree[name] = elements = []
-            for element in typed["L"]:
-                if "M" in element:
-                    elements.append(_map(element["M"], numbers, lossy))
-                elif "S" in element:
-                    elements.append(element["S"])
-                else:
-                    elements.append(_map({"": element}, numbers, lossy)[""])
-        else:
-            tree[name] = _rare(typed, numbers, lossy)
-    return tree
-
-
-def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
-    """What is left: BOOL and NULL; sets and binary are only noted, the item will be walked with care."""
-    ((tag, value),) = typed.items()
-    if tag == "BOOL" and isinstance(value, bool):
-        return value
-    if tag == "NULL":
-        return None
-    if tag == "NS":
-        numbers.extend(value)
-    lossy.append(tag)
-    return None
 
 
 def _are_canonical(numbers: list[str]) -> bool:
@@ -146,6 +87,8 @@ def _are_canonical(numbers: list[str]) -> bool:
 
     Where it takes the match, the commas are counted so that no number can pass for two.
     """
+    if not numbers:
+        return True
     if "".join(numbers).encode().isdigit() and min(numbers) >= "1":
         return True
     joined = ",".join([*numbers, ""])

@@ -5,7 +5,7 @@ reads one file and asks `read_secret` for the keys of tables that hash.
 """
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -15,7 +15,9 @@ from typing import Any, Final
 import orjson
 
 from bridge_lambda.errors import RefusalError
-from bridge_lambda.images import Image, canonical_number, digest
+from bridge_lambda.images import canonical_number, digest
+from bridge_lambda.masks import Mask, mask_of
+from bridge_lambda.walk import Image
 
 RULES_FORMAT: Final = 1
 
@@ -31,25 +33,6 @@ class HashKey:
 
 ReadSecret = Callable[[str, str | None], HashKey]
 """(name, version or None for the current one) -> the key; RefusalError where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """What becomes of a map's attributes, by name."""
-
-    drop: tuple[str, ...] = ()
-    hash: tuple[str, ...] = ()
-    below: tuple[tuple[str, "Mask"], ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.drop or self.hash or self.below)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.drop or name in self.hash or any(name == parent for parent, _ in self.below)
-
-    @property
-    def only_drops(self) -> bool:
-        return not self.hash and all(mask.only_drops for _, mask in self.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +70,8 @@ class TableRules:
     def apply(self, image: Image) -> Image:
         return _masked(image, self.masks, self._secret)
 
-    def prune(self, tree: dict[str, Any], image: Image) -> None:
-        _prune(tree, image, self.masks, self._secret)
+    def hashed(self, typed: Image) -> str:
+        return hashed(typed, self._secret)
 
     @property
     def _secret(self) -> bytes:
@@ -168,41 +151,6 @@ def _masked_below(typed: Image, mask: Mask, secret: bytes) -> Image:
     return typed
 
 
-def _prune(tree: dict[str, Any], attributes: Image, mask: Mask, secret: bytes) -> None:
-    """As `_masked`, on the plain tree that the attributes became."""
-    for name in mask.drop:
-        tree.pop(name, None)
-    for name in mask.hash:
-        if name in tree:
-            tree[name] = hashed(attributes[name], secret)
-    for name, below in mask.below:
-        if name in tree:
-            if below.only_drops:
-                _drop_below(tree[name], below)
-            else:
-                _prune_below(tree[name], attributes[name], below, secret)
-
-
-def _prune_below(value: Any, typed: Image, mask: Mask, secret: bytes) -> None:
-    if "M" in typed:
-        _prune(value, typed["M"], mask, secret)
-    elif "L" in typed:
-        for element, typed_element in zip(value, typed["L"], strict=True):
-            _prune_below(element, typed_element, mask, secret)
-
-
-def _drop_below(value: Any, mask: Mask) -> None:
-    """Dropping needs no types: in a plain tree only a map is a dict, and only a list is a list."""
-    for element in value if isinstance(value, list) else (value,):
-        if isinstance(element, dict):
-            for name in mask.drop:
-                element.pop(name, None)
-            for name, below in mask.below:
-                _drop_below(element.get(name), below)
-        elif isinstance(element, list):
-            _drop_below(element, mask)
-
-
 def hashed(typed: Image, secret: bytes) -> str:
     """A keyed hash of the typed value: likely values can't be tried out, and `1` and `"1"` differ.
 
@@ -220,20 +168,6 @@ def _hashed_text(text: str, secret: bytes) -> str:
 
 def _hmac(text: str, secret: bytes) -> str:
     return hmac.digest(secret, text.encode("ascii"), "sha256").hex()
-
-
-def mask_of(drop: Sequence[Sequence[str]], hash_: Sequence[Sequence[str]]) -> Mask:
-    """Of paths none of which begins with another."""
-    below = {path[0] for path in (*drop, *hash_) if len(path) > 1}
-    return Mask(
-        drop=tuple(path[0] for path in drop if len(path) == 1),
-        hash=tuple(path[0] for path in hash_ if len(path) == 1),
-        below=tuple((name, mask_of(_under(name, drop), _under(name, hash_))) for name in sorted(below)),
-    )
-
-
-def _under(name: str, paths: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    return [path[1:] for path in paths if path[0] == name and len(path) > 1]
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from bridge_lambda.envelope import Reading, encode_absence, encode_item
-from bridge_lambda.rules import Mask
+from bridge_lambda.masks import Mask
 from streaming_job.operations.comparison import Finding, Suspect, comparison
 from streaming_job.operations.pull import GENERATION, Pull
 from streaming_job.operations.pull_versions import after, sequence

@@ -17,7 +17,8 @@ import psutil
 import pyarrow as pa
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import Mask, TableRules
+from bridge_lambda.masks import Mask
+from bridge_lambda.rules import TableRules
 from config.settings import AwsSettings, LakeSettings, Settings, SourceSettings
 from config.tables import load_tables
 from infra.local.telemetry import telemetry_item, to_dynamodb

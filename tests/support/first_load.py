@@ -12,7 +12,8 @@ from typing import Any
 from bucket_memory import BucketInMemory
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import Mask, TableRules
+from bridge_lambda.masks import Mask
+from bridge_lambda.rules import TableRules
 
 TABLE = "things"
 LABEL = "2026-11-01T12:00:00.000"

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge_lambda.envelope import encode_change
-from bridge_lambda.rules import Mask, TableRules
+from bridge_lambda.masks import Mask
+from bridge_lambda.rules import TableRules
 from config.errors import LakestreamError
 from streaming_job.operations.archive import app, printable
 from streaming_job.operations.archive_statements import EXAMPLES, athena, spark

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bridge_lambda.errors import RefusalError
 from bridge_lambda.images import encode
-from bridge_lambda.rules import Filter, HashKey, TableRules, load_rules, mask_of, table_rules
+from bridge_lambda.masks import mask_of
+from bridge_lambda.rules import Filter, HashKey, TableRules, load_rules, table_rules
 from tests.support.dynamodb_items import Item, items, names, thoroughly
 
 KEY = HashKey("key-1", b"0123456789abcdef")

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from first_load import GENERATION, RULES, TABLE, ChangingTable, NewestOfEach, Store, item
 
-from bridge_lambda.rules import Filter, HashKey, mask_of
+from bridge_lambda.masks import mask_of
+from bridge_lambda.rules import Filter, HashKey
 from config.errors import ConfigurationError
 from config.tables import KeyAttribute, LakeRules, TableConfig
 from streaming_job.objects import Bucket

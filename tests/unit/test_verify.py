@@ -12,7 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bridge_lambda.images import digest
-from bridge_lambda.rules import Filter, Mask, TableRules
+from bridge_lambda.masks import Mask
+from bridge_lambda.rules import Filter, TableRules
 from config.tables import KeyAttribute, LakeRules, TableConfig
 from streaming_job.cli import verify_notes
 from streaming_job.operations.comparison import Finding

@@ -9,8 +9,9 @@ from bridge_lambda.dead_letters import ObjectStore
 from bridge_lambda.envelope import Parked
 from bridge_lambda.errors import TryAgainError
 from bridge_lambda.handler import Bridge
+from bridge_lambda.masks import Mask
 from bridge_lambda.publisher import Clock, RecordPublisher
-from bridge_lambda.rules import Mask, TableRules
+from bridge_lambda.rules import TableRules
 
 Records = Sequence[tuple[bytes, str]]
 
