@@ -165,7 +165,7 @@ def _head_of(
 
 def key_text(keys: Image, rules: TableRules) -> str:
     """The masked key's canonical text: what `key` in the envelope and `_key` in the lake are."""
-    return canonical(keys, rules.masking)[0].decode()
+    return canonical(keys, rules)[0].decode()
 
 
 def partition_key(key: str) -> str:
@@ -197,7 +197,7 @@ class _Images(NamedTuple):
 
 def _seal(rules: TableRules, head: dict[str, Any], keys: Image, images: _Images, claims_bucket: str) -> Change:
     """Masks the key and measures; images that do not fit go into a claim check."""
-    key, key_types = canonical(keys, rules.masking)
+    key, key_types = canonical(keys, rules)
     key_types = rooted(key_types, "/key") if key_types else key_types
     types = images.types
     envelope: dict[str, Any] = {
@@ -223,8 +223,8 @@ def _seal(rules: TableRules, head: dict[str, Any], keys: Image, images: _Images,
 
 
 def _encoded(new: Image | None, old: Image | None, rules: TableRules) -> _Images:
-    encoded_new = encode(new, rules.masking, digested=True) if new is not None else None
-    encoded_old = encode(old, rules.masking) if old is not None else None
+    encoded_new = encode(new, rules, digested=True) if new is not None else None
+    encoded_old = encode(old, rules) if old is not None else None
     texts: dict[str, Fragment | None] = {"new": None, "old": None}
     types: dict[str, str] = {}
     for name, encoded in (("new", encoded_new), ("old", encoded_old)):

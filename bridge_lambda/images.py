@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from orjson import OPT_SORT_KEYS, Fragment, JSONEncodeError, dumps
 
-from bridge_lambda.walk import Image, Masking, plain_tree
+from bridge_lambda.walk import Image, Masking, Walk
 
 MALFORMED: Final = (JSONEncodeError, RecursionError, TypeError, ValueError, ArithmeticError, AttributeError, KeyError)
 """What walking something else than DynamoDB JSON raises. Their messages may quote the item: never pass them on."""
@@ -45,12 +45,11 @@ class Encoded(NamedTuple):
 
 def encode(image: Image, masking: Masking | None = None, *, digested: bool = False) -> Encoded:
     """`digested` asks for the digest too. One of MALFORMED where the image is not DynamoDB JSON."""
-    numbers: list[str] = []
-    lossy: list[str] = []
-    tree = plain_tree(image, masking, numbers, lossy)
-    canonical = _are_canonical(numbers)
-    if lossy or not canonical:
-        masked = masking.apply(image) if masking else image
+    walk = Walk(masking)
+    tree = walk.tree(image)
+    canonical = _are_canonical(walk.numbers)
+    if walk.lossy or not canonical:
+        masked = masking.mask(image) if masking else image
         return _encode_with_care(masked, canonical=canonical, digested=digested)
     text = dumps(tree, option=OPT_SORT_KEYS)
     return Encoded(text, {}, sha256(text).hexdigest() if digested else None)
@@ -73,11 +72,10 @@ def rooted(pointers: Mapping[str, str], root: str) -> dict[str, str]:
 
 def canonical(image: Image, masking: Masking | None = None) -> tuple[bytes, dict[str, str]]:
     """Plain JSON with names sorted and numbers normalised, and its types: what a `key` is written as."""
-    numbers: list[str] = []
-    lossy: list[str] = []
-    tree = plain_tree(image, masking, numbers, lossy)
-    if lossy or not _are_canonical(numbers):
-        masked = masking.apply(image) if masking else image
+    walk = Walk(masking)
+    tree = walk.tree(image)
+    if walk.lossy or not _are_canonical(walk.numbers):
+        masked = masking.mask(image) if masking else image
         return _canonical_with_care(masked), _lasting(types_of(masked))
     return dumps(tree, option=OPT_SORT_KEYS), {}
 

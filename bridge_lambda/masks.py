@@ -2,10 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-Loop = Callable[[list[Any], list[Any], list[str]], None]
-"""(elements, where their plain trees go, where the texts of their numbers go); see `loops`."""
+Made = Callable[..., Any]
+"""A function that `shapes` has made."""
+
+
+@dataclass(slots=True)
+class Shapes:
+    """What `shapes` has made for maps under one mask."""
+
+    of_maps: dict[tuple[str, ...], Made | None] = field(default_factory=dict)
+    """By what they look like."""
+    of_lists: dict[tuple[str, ...], Made | None] = field(default_factory=dict)
+    """For lists of maps, by what the first of them looks like."""
+    map_before: dict[int, Made | None] = field(default_factory=dict)
+    """By the number of names, the last: mostly the next map fits it, too, and trying takes less than looking it up."""
+    list_before: Made | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +28,7 @@ class Mask:
     drop: tuple[str, ...] = ()
     hash: tuple[str, ...] = ()
     below: tuple[tuple[str, "Mask"], ...] = ()
-    loops: dict[tuple[str, ...], Loop | None] = field(default_factory=dict, repr=False, compare=False)
-    """What `loops` has made for lists of maps under this mask."""
+    shapes: Shapes = field(default_factory=Shapes, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.drop or self.hash or self.below)
@@ -24,9 +36,8 @@ class Mask:
     def __contains__(self, name: str) -> bool:
         return name in self.drop or name in self.hash or any(name == parent for parent, _ in self.below)
 
-    @property
-    def only_drops(self) -> bool:
-        return not self.hash and all(mask.only_drops for _, mask in self.below)
+
+UNMASKED: Final = Mask()
 
 
 def mask_of(drop: Sequence[Sequence[str]], hash_: Sequence[Sequence[str]]) -> Mask:

@@ -58,17 +58,9 @@ class TableRules:
     origin: tuple[AttributePath, int] | None
     """Where the producer's clock is, and how many milliseconds its unit has."""
 
-    @property
-    def masking(self) -> "TableRules | None":
-        """Itself, where there is anything to mask."""
-        return self if self.masks else None
-
     def mask(self, image: Image) -> Image:
         """The image without what the rules drop, and with hashes for what they hash."""
-        return self.apply(image) if self.masks else image
-
-    def apply(self, image: Image) -> Image:
-        return _masked(image, self.masks, self._secret)
+        return _masked(image, self.masks, self._secret) if self.masks else image
 
     def hashed(self, typed: Image) -> str:
         return hashed(typed, self._secret)

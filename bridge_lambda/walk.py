@@ -4,12 +4,12 @@ Numbers go in unchecked and are checked together afterwards, by one match over a
 noted: an item that holds them is walked again, with care, by `images`.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from orjson import Fragment
 
-from bridge_lambda.loops import MISFITS, loop_for
-from bridge_lambda.masks import Mask
+from bridge_lambda.masks import UNMASKED, Mask
+from bridge_lambda.shapes import for_list, for_map
 
 Image = dict[str, Any]
 """An item as DynamoDB says it: name -> {"S": ...}, {"N": ...}, ..."""
@@ -25,98 +25,78 @@ class Masking(Protocol):
         """The keyed hash that stands in the attribute's place."""
         ...
 
-    def apply(self, image: Image) -> Image:
+    def mask(self, image: Image) -> Image:
         """A masked copy, for the walk with care; the image itself stays whole."""
         ...
 
 
-def plain_tree(image: Image, masking: Masking | None, numbers: list[str], lossy: list[str]) -> dict[str, Any]:
-    """Afterwards `numbers` has the texts of all its numbers, and `lossy` the types that plain JSON has no place for."""
-    return _masked(image, masking.masks, masking, numbers, lossy) if masking else _map(image, numbers, lossy)
+class Walk:
+    """Over one item; what its rules drop is not looked at."""
 
+    __slots__ = ("_masking", "lossy", "numbers")
 
-def _map(attributes: Image, numbers: list[str], lossy: list[str]) -> dict[str, Any]:
-    """Flat on purpose: most of the bridge's time is spent in this loop, and in those of `loops`."""
-    tree: dict[str, Any] = {}
-    for name, typed in attributes.items():
-        if "S" in typed:
-            tree[name] = typed["S"]
-        elif "N" in typed:
-            number = typed["N"]
-            numbers.append(number)
-            tree[name] = Fragment(number)
-        elif "M" in typed:
-            tree[name] = _map(typed["M"], numbers, lossy)
-        elif "L" in typed:
-            tree[name] = _list(typed["L"], numbers, lossy)
-        else:
-            tree[name] = _rare(typed, numbers, lossy)
-    return tree
+    def __init__(self, masking: Masking | None) -> None:
+        self._masking = masking
+        self.numbers: list[str] = []
+        """The texts of all the numbers in the tree."""
+        self.lossy: list[str] = []
+        """The types met that plain JSON has no place for."""
 
+    def tree(self, image: Image) -> dict[str, Any]:
+        return self._map(image, self._masking.masks if self._masking else UNMASKED)
 
-def _list(elements: list[Any], numbers: list[str], lossy: list[str]) -> list[Any]:
-    plain = _by_loop(elements, _UNMASKED, numbers)
-    for element in elements[len(plain) :] if plain else elements:
-        if "M" in element:
-            plain.append(_map(element["M"], numbers, lossy))
-        elif "S" in element:
-            plain.append(element["S"])
-        else:
-            plain.append(_map({"": element}, numbers, lossy)[""])
-    return plain
+    # What the functions that `shapes` makes call, too.
 
+    def hashed(self, typed: Image) -> str | None:
+        return self._masking.hashed(typed) if self._masking else None
 
-def _by_loop(elements: list[Any], mask: Mask, numbers: list[str]) -> list[Any]:
-    """The plain trees of the first elements that are alike; a number of the first misfit may be noted twice."""
-    plain: list[Any] = []
-    loop = loop_for(elements, mask)
-    if loop is not None:
-        try:  # noqa: SIM105 - suppress costs as much as an element
-            loop(elements, plain, numbers)
-        except MISFITS:
-            pass
-    return plain
-
-
-def _rare(typed: Image, numbers: list[str], lossy: list[str]) -> Any:
-    """What is left: BOOL and NULL; sets and binary are only noted, the item will be walked with care."""
-    ((tag, value),) = typed.items()
-    if tag == "BOOL" and isinstance(value, bool):
-        return value
-    if tag == "NULL":
-        return None
-    if tag == "NS":
-        numbers.extend(value)
-    lossy.append(tag)
-    return None
-
-
-# --- under a mask: what is dropped or hashed is not walked at all -----------------------------------------------------
-
-
-def _masked(attributes: Image, mask: Mask, masking: Masking, numbers: list[str], lossy: list[str]) -> dict[str, Any]:
-    kept = attributes.copy()
-    for name in mask.drop:
-        kept.pop(name, None)
-    hashed = {name: masking.hashed(kept.pop(name)) for name in mask.hash if name in kept}
-    below = [(name, deeper, kept.pop(name)) for name, deeper in mask.below if name in kept]
-    tree = _map(kept, numbers, lossy)
-    for name, deeper, typed in below:
-        tree[name] = _masked_value(typed, deeper, masking, numbers, lossy)
-    tree |= hashed
-    return tree
-
-
-def _masked_value(typed: Image, mask: Mask, masking: Masking, numbers: list[str], lossy: list[str]) -> Any:
-    """Lists are passed through: `signals.body` is the `body` of every element."""
-    if "M" in typed:
-        return _masked(typed["M"], mask, masking, numbers, lossy)
-    if "L" in typed:
-        elements = typed["L"]
-        plain = _by_loop(elements, mask, numbers)
-        plain += [_masked_value(element, mask, masking, numbers, lossy) for element in elements[len(plain) :]]
+    def trees(self, elements: list[Any], mask: Mask) -> list[Any]:
+        """Paths pass through lists: `signals.body` is the `body` of every element."""
+        plain: list[Any] = []
+        if (made := mask.shapes.list_before) is not None:
+            made(elements, self, plain)
+        if not plain and (made := for_list(elements, mask)) is not None:
+            made(elements, self, plain)
+        if len(plain) < len(elements):
+            plain += [self.value(element, mask) for element in elements[len(plain) :]]
         return plain
-    return _map({"": typed}, numbers, lossy)[""]
 
+    def value(self, typed: Image, mask: Mask) -> Any:
+        if "S" in typed:
+            return typed["S"]
+        if "N" in typed:
+            number = typed["N"]
+            self.numbers.append(number)
+            return Fragment(number)
+        if "M" in typed:
+            return self._map(typed["M"], mask)
+        if "L" in typed:
+            return self.trees(typed["L"], mask)
+        return self._rare(typed)
 
-_UNMASKED: Final = Mask()
+    def _map(self, attributes: Image, mask: Mask) -> dict[str, Any]:
+        tree: dict[str, Any] | None = None
+        if (made := mask.shapes.map_before.get(len(attributes))) is not None:
+            tree = made(attributes, self)
+        if tree is None and (made := for_map(attributes, mask)) is not None:
+            tree = made(attributes, self)
+        if tree is not None:
+            return tree
+        below = dict(mask.below)
+        return {
+            name: self.hashed(typed) if name in mask.hash else self.value(typed, below.get(name, UNMASKED))
+            for name, typed in attributes.items()
+            if name not in mask.drop
+        }
+
+    def _rare(self, typed: Image) -> Any:
+        """What is left: BOOL and NULL; sets and binary are only noted."""
+        ((tag, value),) = typed.items()
+        if tag == "BOOL" and isinstance(value, bool):
+            return value
+        if tag == "NULL":
+            return None
+        if tag == "NS":
+            self.numbers.extend(value)
+        self.lossy.append(tag)
+        return None

@@ -242,7 +242,7 @@ def compiled(arguments: list[str]) -> int:
             shutil.copytree(
                 ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
             )
-        sources = [f"bridge_lambda/{name}.py" for name in ("masks", "loops", "walk", "images", "rules", "envelope")]
+        sources = [f"bridge_lambda/{name}.py" for name in ("masks", "shapes", "walk", "images", "rules", "envelope")]
         mypyc = [str(Path(sys.executable).with_name("mypyc")), "--config-file", os.devnull, *sources]
         made = subprocess.run(mypyc, cwd=folder, capture_output=True, text=True, check=False)
         if made.returncode:

@@ -1,4 +1,4 @@
-"""Lists of like maps go through loops made for them: they come out as any list does, and no name enters code."""
+"""Maps and lists go through functions made for their shape: they come out as they went in, and no name enters code."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.images import encode, parse, restore
-from bridge_lambda.loops import ELEMENTS_MIN, LOOPS_MAX, loop_for
-from bridge_lambda.masks import Mask, mask_of
+from bridge_lambda.masks import Mask
 from bridge_lambda.rules import TableRules, table_rules
+from bridge_lambda.shapes import ELEMENTS_MIN, SHAPES_MAX, for_list, for_map
+from bridge_lambda.walk import Walk
 from tests.support.dynamodb_items import Item, names, texts, thoroughly
 
 
@@ -19,7 +20,7 @@ def rules(drop: list[list[str]]) -> TableRules:
 
 
 def masked_and_back(item: Item, table: TableRules) -> Item:
-    encoded = encode(item, table.masking)
+    encoded = encode(item, table)
     return restore(parse(encoded.text), encoded.types)
 
 
@@ -86,43 +87,53 @@ def test_a_loop_deals_with_all_that_is_alike_and_stops_at_what_is_not() -> None:
     row: Item = {"M": {"name": {"S": "a"}, "at": {"M": {"ms": {"N": "1"}}}}}
     odd: Item = {"M": {"name": {"N": "1"}, "at": {"M": {"ms": {"N": "1"}}}}}
     for elements, dealt_with in (([row] * 5, 5), ([row, row, odd, row], 2)):
-        loop = loop_for(elements, Mask())
+        loop = for_list(elements, Mask())
         assert loop is not None
         plain: list[Any] = []
-        try:
-            loop(elements, plain, [])
-        except KeyError:
-            assert dealt_with < len(elements)
+        loop(elements, Walk(None), plain)
         assert len(plain) == dealt_with
 
 
-def test_under_a_hash_and_in_short_lists_there_is_no_loop() -> None:
+def test_a_map_of_another_shape_is_a_misfit() -> None:
+    made = for_map({"a": {"S": "x"}, "b": {"N": "1"}}, Mask())
+    assert made is not None
+    assert made({"a": {"S": "y"}, "b": {"N": "2"}}, Walk(None)) is not None
+    for other in ({"a": {"S": "y"}}, {"a": {"S": "y"}, "c": {"N": "2"}}, {"a": {"N": "1"}, "b": {"N": "2"}}):
+        assert made(other, Walk(None)) is None
+
+
+def test_of_short_lists_and_lists_of_no_maps_each_element_is_taken_by_itself() -> None:
     rows: list[Item] = [{"M": {"name": {"S": "a"}}}] * ELEMENTS_MIN
-    assert loop_for(rows, mask_of([], [["name"]])) is None
-    assert loop_for(rows[1:], Mask()) is None
+    assert for_list(rows[1:], Mask()) is None
+    assert for_list([{"S": "a"}, *rows], Mask()) is None
+    assert for_list([], Mask()) is None
 
 
 def test_what_a_name_says_is_never_code() -> None:
-    """Quotes, ends of lines and calls, where a loop is made of them."""
-    hostile = [
-        "'] ; raise SystemExit #",
-        '"',
-        "\\",
-        "\n  raise SystemExit",
-        "c0",
-        "{plain}",
-        "__import__('os').abort()",
-    ]
-    row: Item = {"M": {name: {"S": name} for name in hostile}}
-    item = {"rows": {"L": [row] * ELEMENTS_MIN}}
+    """Quotes, ends of lines and calls; at the top and in a list."""
+    hostile = ["'] ; raise SystemExit #", '"', "\\", "\n  raise SystemExit", "c0", "{tree}", "__import__('os').abort()"]
+    row: Item = {name: {"S": name} for name in hostile}
+    item = {**row, "rows": {"L": [{"M": row}] * ELEMENTS_MIN}}
     assert masked_and_back(item, rules([])) == item
-    table = rules([["rows", name] for name in hostile[1:]])
-    assert masked_and_back(item, table) == {"rows": {"L": [{"M": {hostile[0]: {"S": hostile[0]}}}] * ELEMENTS_MIN}}
+    table = rules([path for name in hostile[1:] for path in ([name], ["rows", name])])
+    left = {hostile[0]: {"S": hostile[0]}}
+    assert masked_and_back(item, table) == {**left, "rows": {"L": [{"M": left}] * ELEMENTS_MIN}}
 
 
-def test_items_that_are_all_of_another_kind_do_not_fill_the_memory_with_loops() -> None:
+def test_misfits_below_misfits_are_walked_once_each() -> None:
+    """Found before a map's own maps are gone into: else each level would double what is below it, up to a billion."""
+    for leaf in ({"S": "s"}, {"N": "1"}):
+        item: Item = {}
+        for _ in range(30):
+            item = {"below": {"L": [{"M": item}]}, "kind": {"M": {"leaf": leaf}}}
+        assert masked_and_back(item, rules([])) == item
+
+
+def test_items_that_are_all_of_another_shape_do_not_fill_the_memory_with_functions() -> None:
     mask = Mask()
-    for number in range(LOOPS_MAX + 5):
-        rows: list[Item] = [{"M": {f"name-{number}": {"S": "a"}}}] * ELEMENTS_MIN
-        assert (loop_for(rows, mask) is None) == (number >= LOOPS_MAX)
-    assert len(mask.loops) == LOOPS_MAX
+    for number in range(SHAPES_MAX + 5):
+        attributes: Item = {f"name-{number}": {"S": "a"}}
+        rows: list[Item] = [{"M": attributes}] * ELEMENTS_MIN
+        assert (for_list(rows, mask) is None) == (number >= SHAPES_MAX)
+        assert (for_map(attributes, mask) is None) == (number >= SHAPES_MAX)
+    assert (len(mask.shapes.of_lists), len(mask.shapes.of_maps)) == (SHAPES_MAX, SHAPES_MAX)
