@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from bridge_lambda.dead_letters import S3Store, dead_letter
 from bridge_lambda.envelope import encode_change
 from bridge_lambda.errors import CallInvalidError, PoisonRecordError, StreamGoneError
+from bridge_lambda.masks import UNMASKED
 from bridge_lambda.rules import Filter, TableRules
 from streaming_job.operations.redrive import Redrive, RedriveStoppedError, Report
 from streaming_job.operations.redrive_letters import Letters, Place
@@ -23,7 +24,7 @@ BATCHES = "bucket-of-batches"
 
 
 def rules(table: str = "cars", **more: Any) -> TableRules:
-    known = {"masks": {}, "hash_key": None, "keep_old_image": True, "filter": None, "origin": None} | more
+    known = {"masks": UNMASKED, "hash_key": None, "keep_old_image": True, "filter": None, "origin": None} | more
     return TableRules(table=table, label="1", key=("id",), **known)
 
 
