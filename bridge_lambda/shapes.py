@@ -21,7 +21,10 @@ ELEMENTS_MIN: Final = 4
 """Of a shorter list each map is taken by itself."""
 SHAPES_MAX: Final = 128
 """For each mask, of maps and of lists: items each with names of its own must not fill the memory with functions."""
-NAMES_MAX: Final = 256
+CONSTANTS_MAX: Final = 256
+"""Names and masks in one function; a map with more is walked."""
+DEPTH_MAX: Final = 32
+"""DynamoDB's own. Deeper maps are walked: Python's parser has a limit, too."""
 
 _OF_A_MAP: Final = """\
 def made(m0, walk):
@@ -74,8 +77,8 @@ def _known_or_made(
 
 def _made(attributes: dict[str, Any], mask: Mask, template: str) -> Made | None:
     writer = _Writer()
-    tree = writer.map(attributes, mask, "m0")
-    if writer.names > NAMES_MAX:
+    tree = writer.map(attributes, mask, "m0", depth=0)
+    if writer.constants > CONSTANTS_MAX:
         return None
     checks = indent("\n".join(writer.checks), "   ")
     source = template.format(checks=checks, numbers=writer.noted(), tree=tree)
@@ -91,13 +94,13 @@ class _Writer:
     numbers: list[str] = field(default_factory=list)
     """Variables that hold a number's text."""
     namespace: dict[str, Any] = field(default_factory=lambda: {"Fragment": Fragment})
-    names: int = 0
+    constants: int = 0
     variables: int = 0
 
     def noted(self) -> str:
         return f"({''.join(f'{variable}, ' for variable in self.numbers)})"
 
-    def map(self, attributes: dict[str, Any], mask: Mask, variable: str) -> str:
+    def map(self, attributes: dict[str, Any], mask: Mask, variable: str, *, depth: int) -> str:
         """The expression of the map's plain tree."""
         self.checks.append(f"if len({variable}) != {len(attributes)}: return None")
         below = dict(mask.below)
@@ -111,19 +114,19 @@ class _Writer:
             elif name in mask.hash:
                 parts.append(f"{constant}: walk.hashed({self._variable(place)})")
             else:
-                parts.append(f"{constant}: {self._value(typed, below.get(name, UNMASKED), place)}")
+                parts.append(f"{constant}: {self._value(typed, below.get(name, UNMASKED), place, depth=depth + 1)}")
         return "{" + ", ".join(parts) + "}"
 
-    def _value(self, typed: dict[str, Any], mask: Mask, place: str) -> str:
+    def _value(self, typed: dict[str, Any], mask: Mask, place: str, *, depth: int) -> str:
         ((tag, value),) = typed.items()
-        if tag not in {"S", "N", "M", "L"}:
+        if tag not in {"S", "N", "M", "L"} or depth > DEPTH_MAX:
             return f"walk.value({self._variable(place)}, {self._constant(mask)})"
         variable = self._variable(f"{place}['{tag}']")
         if tag == "N":
             self.numbers.append(variable)
             return f"Fragment({variable})"
         if tag == "M":
-            return self.map(value, mask, variable)
+            return self.map(value, mask, variable, depth=depth)
         return f"walk.trees({variable}, {self._constant(mask)})" if tag == "L" else variable
 
     def _variable(self, place: str) -> str:
@@ -133,7 +136,7 @@ class _Writer:
         return variable
 
     def _constant(self, value: object) -> str:
-        constant = f"c{self.names}"
+        constant = f"c{self.constants}"
         self.namespace[constant] = value
-        self.names += 1
+        self.constants += 1
         return constant

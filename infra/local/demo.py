@@ -22,6 +22,7 @@ from infra.local.demo_view import ProgressView, summary_table
 from infra.local.emulator import Clients
 from infra.local.home import Home, write_json
 from infra.local.job_figures import JobFigures, read_figures
+from infra.local.lean_puts import write_items_as_they_are
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
 from infra.local.settings import load_local_settings
@@ -93,7 +94,9 @@ def _load_and_prove(home: Home, stack: dict[str, Any], *, seconds: float, rate: 
     table, paths = next(iter(stack["tables"].items()))
     clients = Clients(stack["aws_endpoint"], stack["region"])
     plan = LoadPlan(table=table, rate=rate, seconds=seconds, seed=1, run=f"{time.time_ns():x}", mix=Mix())
-    load = Load(plan, clients("dynamodb"))
+    client = clients("dynamodb")
+    write_items_as_they_are(client)
+    load = Load(plan, client)
 
     def figures() -> JobFigures:
         return read_figures(stack["metrics_url"], table)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda.images import encode, parse, restore
 from bridge_lambda.masks import Mask
 from bridge_lambda.rules import TableRules, table_rules
-from bridge_lambda.shapes import ELEMENTS_MIN, SHAPES_MAX, for_list, for_map
+from bridge_lambda.shapes import DEPTH_MAX, ELEMENTS_MIN, SHAPES_MAX, for_list, for_map
 from bridge_lambda.walk import Walk
 from tests.support.dynamodb_items import Item, names, texts, thoroughly
 
@@ -127,6 +128,15 @@ def test_misfits_below_misfits_are_walked_once_each() -> None:
         for _ in range(30):
             item = {"below": {"L": [{"M": item}]}, "kind": {"M": {"leaf": leaf}}}
         assert masked_and_back(item, rules([])) == item
+
+
+@pytest.mark.parametrize("depth", [DEPTH_MAX, DEPTH_MAX + 1, 150])
+def test_maps_deeper_than_a_function_goes_are_walked(depth: int) -> None:
+    """Python's parser takes 200 brackets within each other, and what is no item of DynamoDB's may have any number."""
+    item: Item = {"bottom": {"N": "1"}}
+    for _ in range(depth):
+        item = {"below": {"M": item}}
+    assert masked_and_back(item, rules([])) == item
 
 
 def test_items_that_are_all_of_another_shape_do_not_fill_the_memory_with_functions() -> None:

@@ -6,6 +6,7 @@ user later, is not taken for one.
 """
 
 import os
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class LedgerReader:
 
 
 def _text(value: Any) -> str:
+    """As the stream's records have it, which come as they were sent."""
     if isinstance(value, bytes | bytearray):
-        return value.hex()
+        return b64encode(value).decode("ascii")
     raise TypeError(f"a key holds no {type(value).__name__}")

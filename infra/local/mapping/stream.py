@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol
+
+import orjson
 
 from config.errors import LakestreamError
 from infra.local import worker
@@ -58,6 +61,8 @@ class DynamoDbStream:
         self._client = client
         self._arn = arn
         self._identified = identified
+        # botocore takes an item apart attribute by attribute, only for it to be put together again.
+        client.meta.events.register("before-parse.dynamodb-streams.GetRecords", _keep_body)
 
     def shards(self) -> list[Shard]:
         shards: list[Shard] = []
@@ -87,7 +92,7 @@ class DynamoDbStream:
 
     def page(self, iterator: str) -> Page:
         try:
-            answer = self._client.get_records(ShardIterator=iterator, Limit=PAGE_RECORDS_MAX)
+            answer = self._client.get_records(ShardIterator=iterator, Limit=PAGE_RECORDS_MAX)["Body"]
         except worker.ServiceError as error:
             raise self._translated(error) from error
         changes = tuple(encode(self._identified(record), stream_arn=self._arn) for record in answer["Records"])
@@ -108,6 +113,12 @@ class DynamoDbStream:
                 return error
             case _:
                 return LakestreamError(f"the stream {self._arn} cannot be read: {worker.one_line(error)}")
+
+
+def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] == HTTPStatus.OK:
+        customized_response_dict["Body"] = orjson.loads(response_dict["body"])
+        response_dict["body"] = b"{}"
 
 
 def _shard(description: dict[str, Any]) -> Shard:
