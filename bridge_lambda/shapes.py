@@ -2,7 +2,7 @@
 
 The items of a table are mostly alike, and so are the maps in their lists: the signals of a car, the lines of an order.
 For each shape that is met a function is written, by what the first such map looks like, and compiled. Its source holds
-nothing of an item: names are globals `c0`, `c1`, ..., and what they are is the namespace's business.
+nothing of an item: names are globals `c1`, `c2`, ..., and what they are is the namespace's business.
 
 Such a function first makes sure that a map has those names and types and no other; where it has not, it stops before it
 has gone below, and the walk asks each attribute for its type.
@@ -78,7 +78,7 @@ def _known_or_made(
 def _made(attributes: dict[str, Any], mask: Mask, template: str) -> Made | None:
     writer = _Writer()
     tree = writer.map(attributes, mask, "m0", depth=0)
-    if writer.constants > CONSTANTS_MAX:
+    if len(writer.namespace) > CONSTANTS_MAX:
         return None
     checks = indent("\n".join(writer.checks), "   ")
     source = template.format(checks=checks, numbers=writer.noted(), tree=tree)
@@ -94,7 +94,6 @@ class _Writer:
     numbers: list[str] = field(default_factory=list)
     """Variables that hold a number's text."""
     namespace: dict[str, Any] = field(default_factory=lambda: {"Fragment": Fragment})
-    constants: int = 0
     variables: int = 0
 
     def noted(self) -> str:
@@ -136,7 +135,6 @@ class _Writer:
         return variable
 
     def _constant(self, value: object) -> str:
-        constant = f"c{self.constants}"
+        constant = f"c{len(self.namespace)}"
         self.namespace[constant] = value
-        self.constants += 1
         return constant

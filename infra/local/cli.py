@@ -21,7 +21,7 @@ from config.errors import LakestreamError
 from infra.local.checks import ROOT
 from infra.local.emulator import Clients
 from infra.local.home import Home
-from infra.local.lean_puts import write_items_as_they_are
+from infra.local.lean_puts import writing_items_as_they_are
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
 from infra.local.restart import restart as stack_restart
@@ -215,8 +215,7 @@ def load(
         mix=Mix.parse(mix),
     )
     client = Clients(stack["aws_endpoint"], stack["region"])("dynamodb")
-    write_items_as_they_are(client)
-    writer = Load(plan, client)
+    writer = Load(plan, writing_items_as_they_are(client))
     summary = writer.run() if as_json or not _err.is_terminal else _run_shown(writer, plan)
     if as_json:
         _print_json(asdict(summary))

@@ -22,7 +22,7 @@ from infra.local.demo_view import ProgressView, summary_table
 from infra.local.emulator import Clients
 from infra.local.home import Home, write_json
 from infra.local.job_figures import JobFigures, read_figures
-from infra.local.lean_puts import write_items_as_they_are
+from infra.local.lean_puts import writing_items_as_they_are
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
 from infra.local.settings import load_local_settings
@@ -94,9 +94,7 @@ def _load_and_prove(home: Home, stack: dict[str, Any], *, seconds: float, rate: 
     table, paths = next(iter(stack["tables"].items()))
     clients = Clients(stack["aws_endpoint"], stack["region"])
     plan = LoadPlan(table=table, rate=rate, seconds=seconds, seed=1, run=f"{time.time_ns():x}", mix=Mix())
-    client = clients("dynamodb")
-    write_items_as_they_are(client)
-    load = Load(plan, client)
+    load = Load(plan, writing_items_as_they_are(clients("dynamodb")))
 
     def figures() -> JobFigures:
         return read_figures(stack["metrics_url"], table)

@@ -11,10 +11,11 @@ import orjson
 _ITEM: Final = "lakestream_item"
 
 
-def write_items_as_they_are(client: Any) -> None:
-    """From now on; items with binary attributes then need them as base64 text."""
+def writing_items_as_they_are(client: Any) -> Any:
+    """The same client, from now on; items with binary attributes then need them as base64 text."""
     client.meta.events.register("before-parameter-build.dynamodb.PutItem", _set_item_aside)
     client.meta.events.register("before-call.dynamodb.PutItem", _put_item_back)
+    return client
 
 
 def _set_item_aside(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:

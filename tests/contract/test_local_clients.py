@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.lean_puts import write_items_as_they_are
+from infra.local.lean_puts import writing_items_as_they_are
 from infra.local.mapping.stream import DynamoDbStream
 from tests.support.local_workers import running_emulator
 
@@ -23,8 +23,7 @@ ITEM: dict[str, Any] = {
 def test_a_lean_put_writes_the_item_and_the_mapping_reads_it_as_it_was_sent(tmp_path: Path) -> None:
     with running_emulator(tmp_path) as aws:
         client, arn = aws("dynamodb"), aws.table("things")
-        lean = aws("dynamodb")
-        write_items_as_they_are(lean)
+        lean = writing_items_as_they_are(aws("dynamodb"))
         lean.put_item(TableName="things", Item={**ITEM, "binary": BINARY})
         found = client.get_item(TableName="things", Key={"id": ITEM["id"]})["Item"]
         assert found == {**ITEM, "binary": {"B": b"\x00\xff"}}
