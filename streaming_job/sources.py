@@ -2,6 +2,7 @@
 
 from pyspark.sql import DataFrame, SparkSession
 
+from config.limits import KINESIS_RETENTION_H_MAX
 from config.settings import Settings
 from streaming_job.aws import emulator_credentials
 from streaming_job.files.auto_loader import auto_loader_frame
@@ -18,7 +19,7 @@ def source_frame(spark: SparkSession, settings: Settings, *, spool_folder: str |
             from streaming_job.kinesis import LakestreamKinesis  # noqa: PLC0415 - not there on Databricks, nor needed
 
             spark.dataSource.register(LakestreamKinesis)
-            spool = {"spoolFolder": spool_folder} if spool_folder else {}
+            spool = _read_on_the_driver(spool_folder) if spool_folder else {}
             options = _kinesis_options(settings) | _ours(settings) | spool | settings.source.options
             return spark.readStream.format(LakestreamKinesis.name()).options(**options).load()
         case "files" if on_databricks():
@@ -48,6 +49,11 @@ def _kinesis_options(settings: Settings) -> dict[str, str]:
         "failOnDataLoss": str(source.fail_on_data_loss).lower(),
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def _read_on_the_driver(spool_folder: str) -> dict[str, str]:
+    """Rows that are wanted on the driver are read there, however old: executors would only carry them there."""
+    return {"spoolFolder": spool_folder, "catchUpThreshold": f"{KINESIS_RETENTION_H_MAX}h"}
 
 
 def _ours(settings: Settings) -> dict[str, str]:

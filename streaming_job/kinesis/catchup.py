@@ -33,6 +33,11 @@ class Density:
         return Density(max(self.rows, other.rows), max(self.size, other.size))
 
 
+def came_at_once(rows: Rows) -> bool:
+    """Too little time lies between its first record and its last to tell how many come in more of it."""
+    return bool(rows) and rows.arrivals_ms[-1] - rows.arrivals_ms[0] < SAMPLE_MS_MIN
+
+
 def step_ms(density: Density, *, rows_max: int, size_max: int, last_step_ms: int | None) -> int:
     """Time from one bound to the next so that the span stays within the limits, as far as density tells."""
     wanted = min(rows_max / density.rows, size_max / max(density.size, 1e-9), STEP_MS_MAX)

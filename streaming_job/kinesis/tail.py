@@ -4,7 +4,7 @@ import threading
 from typing import Final, Protocol
 
 from streaming_job.kinesis.backlog import Backlog
-from streaming_job.kinesis.catchup import Density, step_ms
+from streaming_job.kinesis.catchup import Density, came_at_once, step_ms
 from streaming_job.kinesis.clock import StoppedError
 from streaming_job.kinesis.fetch import (
     Answer,
@@ -23,6 +23,8 @@ SPANS_AHEAD: Final = 4
 FIRST_RECORDS: Final = 1_000
 """Of the first answer: it tells how densely the shard is filled, and a small one is there soon."""
 PROBE_RECORDS: Final = 200
+PROBE_RECORDS_MORE: Final = 2_000
+"""Where the first came all at once: of several PutRecords, whose records each come in one millisecond."""
 PROBE_ANSWERS_MAX: Final = 20
 BESIDE_EXECUTORS_MS: Final = 1_000
 """Between two looks while executors read the same shard: five calls a second are for both."""
@@ -211,6 +213,9 @@ class Tail:
                 if iterator is None:
                     return None
                 answer = self._owner.api.get_records(iterator, PROBE_RECORDS)
+                if answer.sequences and came_at_once(answer.rows):
+                    self._clock.sleep_ms(self._reader.limits.poll_ms)
+                    return self._owner.api.get_records(iterator, PROBE_RECORDS_MORE)
                 if answer.sequences:
                     return answer
                 if answer.behind_ms == 0:

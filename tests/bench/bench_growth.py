@@ -40,6 +40,9 @@ _POOL = 5_000
 _PIECES = 200
 KINDS = ("insert-mostly", "update-heavy")
 _STEP_MS = 300
+_SPENT_MS_MAX = 60_000
+_BATCHES_MIN = 3
+"""A table that is written anew by each batch needs no thirty of them to say so."""
 _COMPACTED_BYTES = 128 * 2**20
 
 
@@ -91,6 +94,8 @@ def timed(table: LakeTable, rows: Rows, held: int, *, batch: int, batches: int, 
         recent = (recent + new)[-2_000:]
         if number == 0:
             spent.clear()
+        if len(spent) >= _BATCHES_MIN and sum(spent) > _SPENT_MS_MAX:
+            break
     return spent
 
 
@@ -110,7 +115,7 @@ def run(sizes: list[int], batches_of: list[int], batches: int, engines: list[str
                     count = batches if engine == "rust" else max(5, batches // 4)
                     spent = timed(table, rows, size, batch=batch, batches=count, mostly_inserts=kind == KINDS[0])
                 p50, p99 = statistics.median(spent), sorted(spent)[int(len(spent) * 0.99)]
-                figures = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "opened_s": round(opened_s, 1)}
+                figures = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "batches": len(spent), "opened_s": round(opened_s, 1)}
                 found[f"{size} {engine} {kind} {batch}"] = figures
                 print(
                     f"{size:>10,} {engine:<15} {kind:<14} {batch:>6} {p50:>8.0f} {p99:>8.0f} {opened_s:>9.1f}",

@@ -1,6 +1,7 @@
 """When a shard is looked at: at its tip when a plan asks, beside executors seldom, else without a pause."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -147,3 +148,19 @@ def test_a_stream_that_went_quiet_long_ago_is_not_searched_for_records_past_its_
     assert looks(kinesis) == before + 1, "one look says that nothing has arrived since"
     prefetcher.only.turn()
     assert prefetcher.only.backlog.available[0] == FIRST_RECORDS + 500
+
+
+def test_a_span_is_as_long_as_a_batch_where_records_came_by_large_put_records(kinesis: MemoryKinesis) -> None:
+    """A sample of them comes in one millisecond: taken for the stream's density, it would cut every batch short."""
+    sequences = []
+    for _ in range(200):
+        sequences += kinesis.put("shardId-0", *[b"x"] * 500)
+        kinesis.clock.ms += 500
+    prefetcher = by_hand(kinesis, maxRecordsPerTrigger="10000")
+    for _ in range(4):
+        prefetcher.only.turn()
+        kinesis.clock.ms += POLL_MS_MIN
+    read, *spans = prefetcher.only.backlog.segments
+    places = [sequences.index(part.end.sequence) for part in (read, *spans)]
+    assert len(spans) == 3
+    assert all(3_000 < after - before <= 10_000 for before, after in pairwise(places)), places

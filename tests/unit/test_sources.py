@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from config.limits import KINESIS_RETENTION_H_MAX
 from config.settings import Settings
+from streaming_job.kinesis.options import parse_options
 from streaming_job.sources import source_frame
 
 
@@ -30,7 +32,7 @@ class Asked:
         return self
 
 
-def asked(connector: str, **source: Any) -> Asked:
+def asked(connector: str, spool_folder: str | None = None, **source: Any) -> Asked:
     settings = Settings.model_validate(
         {
             "aws": {"region": "eu-central-1"},
@@ -41,7 +43,7 @@ def asked(connector: str, **source: Any) -> Asked:
         }
     )
     session: Any = Asked()
-    source_frame(session, settings)
+    source_frame(session, settings, spool_folder=spool_folder)
     found: Asked = session
     return found
 
@@ -63,6 +65,15 @@ def test_both_kinesis_sources_are_told_the_same_and_options_by_name_come_last() 
     }
     assert ours.given["maxBytesPerTrigger"] == "7"
     assert theirs.given["minFetchPeriod"] == "200ms"
+
+
+def test_what_is_wanted_on_the_driver_is_read_there_however_old_unless_an_option_says_otherwise() -> None:
+    year = parse_options(asked("lakestream", "a-folder").given)
+    assert year.spool_folder == "a-folder"
+    assert year.catch_up_behind_ms >= KINESIS_RETENTION_H_MAX * 3_600_000
+    given = asked("lakestream", "a-folder", options={"catchUpThreshold": "2m"}).given
+    assert parse_options(given).catch_up_behind_ms == 120_000
+    assert "catchUpThreshold" not in asked("lakestream").given
 
 
 def test_an_archive_is_read_by_our_own_source() -> None:
