@@ -27,6 +27,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from streaming_job.kinesis.answers import answer_of, pushed
 from streaming_job.kinesis.errors import (
     DeniedError,
     IteratorExpiredError,
@@ -39,7 +40,6 @@ from streaming_job.kinesis.errors import (
 from streaming_job.kinesis.fetch import Answer
 from streaming_job.kinesis.offsets import Kind, Position, ShardRef
 from streaming_job.kinesis.options import Options
-from streaming_job.kinesis.rows import Rows, deaggregate, decode_records, parse_json
 from streaming_job.kinesis.shards import Shard, StreamInfo
 
 _THROTTLES: Final = frozenset(
@@ -129,17 +129,11 @@ class AwsKinesis:
         return str(answer["ShardIterator"])
 
     def get_records(self, iterator: str, limit: int) -> Answer:
-        answer = self._call(
-            "GetRecords", "the stream", lambda: self._client.get_records(ShardIterator=iterator, Limit=limit)
-        )["Body"]
-        records = answer["Records"]
-        return Answer(
-            rows=decode_records(records),
-            sequences=tuple(record["SequenceNumber"] for record in records),
-            arrival_ms=round(records[-1]["ApproximateArrivalTimestamp"] * 1000) if records else 0,
-            behind_ms=int(answer.get("MillisBehindLatest") or 0),
-            next_iterator=answer.get("NextShardIterator"),
-        )
+        def call() -> Answer:
+            return answer_of(self._client.get_records(ShardIterator=iterator, Limit=limit)["Body"])
+
+        answer: Answer = self._call("GetRecords", "the stream", call)
+        return answer
 
     def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Generator[Answer]:
         """The events of one subscription; what breaks it is sorted as a call's error is."""
@@ -160,7 +154,7 @@ class AwsKinesis:
             events = iter(stream)
             while event := self._call("SubscribeToShard", str(ref), lambda: next(events, None)):
                 if "SubscribeToShardEvent" in event:
-                    yield _pushed(event["SubscribeToShardEvent"])
+                    yield pushed(event["SubscribeToShardEvent"])
 
     def consumer(self, stream_arn: str, name: str) -> str | None:
         """ARN of an active consumer, registered where it is missing; None while it is being made."""
@@ -223,27 +217,9 @@ class AwsKinesis:
         return RejectedError(f"{operation} on {subject} was refused: {code}: {message}")
 
 
-def _pushed(event: Mapping[str, Any]) -> Answer:
-    records = event["Records"]
-    rows = Rows.of(
-        [record["SequenceNumber"] for record in records],
-        [round(record["ApproximateArrivalTimestamp"].timestamp() * 1000) for record in records],
-        [record["PartitionKey"] for record in records],
-        [record["Data"] for record in records],
-    )
-    return Answer(
-        rows=deaggregate(rows),
-        sequences=tuple(rows.sequences),
-        arrival_ms=rows.arrivals_ms[-1] if records else 0,
-        behind_ms=int(event.get("MillisBehindLatest") or 0),
-        # A shard's last event names its children and has nothing to continue with.
-        next_iterator=None if event.get("ChildShards") else event.get("ContinuationSequenceNumber"),
-    )
-
-
 def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
     if response_dict["status_code"] == 200:
-        customized_response_dict["Body"] = parse_json(response_dict["body"])
+        customized_response_dict["Body"] = response_dict["body"]
         response_dict["body"] = b"{}"
 
 

@@ -1,12 +1,10 @@
 """Records between GetRecords and Spark, as columns: one list a column, cut only between Kinesis records."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
-import orjson
 import pyarrow as pa
 
 from streaming_job.kinesis.kpl import AGGREGATED_MAGIC, user_records
@@ -114,15 +112,6 @@ def from_ipc(payload: bytes) -> list[pa.RecordBatch]:
         return list(reader)
 
 
-def decode_records(records: Sequence[dict[str, Any]]) -> Rows:
-    """GetRecords' JSON records; aggregated ones are taken apart."""
-    sequences = [record["SequenceNumber"] for record in records]
-    arrivals = [round(record["ApproximateArrivalTimestamp"] * 1000) for record in records]
-    keys = [record["PartitionKey"] for record in records]
-    data = [base64.b64decode(record["Data"]) for record in records]
-    return deaggregate(Rows.of(sequences, arrivals, keys, data))
-
-
 def deaggregate(rows: Rows) -> Rows:
     """Records that the Kinesis Producer Library packed, as the producer wrote them; all others as they are."""
     if not any(data.startswith(AGGREGATED_MAGIC) for data in rows.data):
@@ -136,9 +125,3 @@ def deaggregate(rows: Rows) -> Rows:
             result.data.append(payload)
             result.size += len(payload)
     return result
-
-
-def parse_json(body: bytes) -> dict[str, Any]:
-    """An answer of 10,000 records is 13 MB of JSON."""
-    parsed: dict[str, Any] = orjson.loads(body)
-    return parsed

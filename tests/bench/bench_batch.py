@@ -27,6 +27,7 @@ from streaming_job.spark import build_session
 from streaming_job.warmup import warm_up
 
 TABLE = "chargeminder-car-telemetry"
+FIRST_SEQUENCE = 10**20
 ARN = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/2026-01-01T00:00:00.000"
 RULES = {
     TABLE: TableRules(
@@ -66,7 +67,7 @@ def changes(rng: random.Random) -> Iterator[bytes]:
             "dynamodb": {
                 "ApproximateCreationDateTime": int(now),
                 "Keys": {"event_id": {"S": event_id}},
-                "SequenceNumber": str(10**20 + number),
+                "SequenceNumber": str(FIRST_SEQUENCE + number),
                 **{name: image for name, image in images.items() if image is not None},
             },
         }

@@ -8,6 +8,7 @@ changes that arrive evenly are still fresh.
 import argparse
 import itertools
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,11 +21,15 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from config.tables import load_tables
-from tests.bench.bench_batch import changes
+from tests.bench.bench_batch import FIRST_SEQUENCE, changes
 from tests.bench.rig import FLUSHED_WITHIN_S, ROOT, TABLE, JobRun, Stack, running_stack, wait_until
 
 FRESH_MS = 5_000
 _CALL_RECORDS = 500
+_LOOK_S = 1.0
+"""A look at the table costs a tenth of a second, on the same cores."""
+_POOL = 5_000
+_ITEM = re.compile(rb'"key":{"event_id":"(\w+)"')
 
 
 def kinesis(stack: Stack) -> Any:
@@ -37,10 +42,21 @@ def kinesis(stack: Stack) -> Any:
     )
 
 
+def many(rng: random.Random) -> Iterator[bytes]:
+    """Changes without end: some thousands, again and again as changes of other items. Each made anew takes longer."""
+    pool = list(itertools.islice(changes(rng), _POOL))
+    for round_ in itertools.count():
+        for number, line in enumerate(pool, 1):
+            item, place = _ITEM.findall(line)[0], number + round_ * _POOL
+            other = line.replace(item, b"%b%08x" % (item[:-8], round_))
+            other = other.replace(b'"id":"%d"' % number, b'"id":"%d"' % place, 1)
+            yield other.replace(b"%d" % (FIRST_SEQUENCE + number), b"%d" % (FIRST_SEQUENCE + place), 1)
+
+
 def put(client: Any, stream: str, lines: Iterator[bytes], count: int) -> None:
     while count > 0:
         some = list(itertools.islice(lines, min(count, _CALL_RECORDS)))
-        records = [{"Data": line, "PartitionKey": "bench"} for line in some]
+        records = [{"Data": line, "PartitionKey": _ITEM.findall(line)[0].decode()} for line in some]
         answer = client.put_records(StreamName=stream, Records=records)
         assert not answer["FailedRecordCount"]
         count -= len(some)
@@ -55,8 +71,10 @@ def history_rows(job: JobRun) -> int:
 
 
 def drain(stack: Stack, events: int) -> dict[str, Any]:
-    client, lines = kinesis(stack), changes(random.Random(1))
+    client, lines = kinesis(stack), many(random.Random(1))
+    began = time.monotonic()
     put(client, stack.facts["stream"], lines, events)
+    print(f"{events:,} events in the stream after {time.monotonic() - began:.0f} s", flush=True)
     with stack.job("drain", {"source": {"starting_position": "trim_horizon"}}) as job:
         began, peak = time.monotonic(), 0
 
@@ -65,7 +83,7 @@ def drain(stack: Stack, events: int) -> dict[str, Any]:
             peak = max(peak, job.usage()[1])
             return history_rows(job) >= events
 
-        wait_until(done, within_s=1_800, what=f"{events} events are in history")
+        wait_until(done, within_s=1_800, every_s=_LOOK_S, what=f"{events} events are in history")
         seconds = time.monotonic() - began
         wait_until(lambda: sum(b["rows"] for b in job.batches()) >= events, within_s=120, what="the last batch is done")
         cpu, _ = job.usage()
@@ -80,7 +98,7 @@ def drain(stack: Stack, events: int) -> dict[str, Any]:
 
 def sustained(stack: Stack, rates: list[int], seconds: int) -> list[dict[str, Any]]:
     """At each rate its p99 from the bridge on: put straight into the stream, a change's time is when it was made."""
-    client, lines = kinesis(stack), changes(random.Random(2))
+    client, lines = kinesis(stack), many(random.Random(2))
     found: list[dict[str, Any]] = []
     with stack.job("sustained", {}) as job:
         put(client, stack.facts["stream"], lines, 500)

@@ -115,7 +115,12 @@ def run(sizes: list[int], batches_of: list[int], batches: int, engines: list[str
                     count = batches if engine == "rust" else max(5, batches // 4)
                     spent = timed(table, rows, size, batch=batch, batches=count, mostly_inserts=kind == KINDS[0])
                 p50, p99 = statistics.median(spent), sorted(spent)[int(len(spent) * 0.99)]
-                figures = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "batches": len(spent), "opened_s": round(opened_s, 1)}
+                figures = {
+                    "p50_ms": round(p50, 1),
+                    "p99_ms": round(p99, 1),
+                    "batches": len(spent),
+                    "opened_s": round(opened_s, 1),
+                }
                 found[f"{size} {engine} {kind} {batch}"] = figures
                 print(
                     f"{size:>10,} {engine:<15} {kind:<14} {batch:>6} {p50:>8.0f} {p99:>8.0f} {opened_s:>9.1f}",

@@ -41,12 +41,12 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], *, within_s: float, what: str, every_s: float = 0.1) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within_s:.0f} s")
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 @dataclass(frozen=True)
