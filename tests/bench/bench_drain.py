@@ -1,7 +1,8 @@
 """Events that wait in the stream, until `current` and `history` hold them: `python -m tests.bench.bench_drain`.
 
 Envelopes as the bridge writes them go straight to the stream of an embedded stack; then a job starts at the trim
-horizon. What is timed is from the job being ready to its last commit. With `--rates` it also finds the rate at which
+horizon. What is timed is from the job being ready to its last commit. Beside it stands what the emulator gives a client
+that keeps nothing, and the same drain of a server that answers at once. With `--rates` it also finds the rate at which
 changes that arrive evenly are still fresh.
 """
 
@@ -21,6 +22,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from config.tables import load_tables
+from tests.bench import quick_kinesis
+from tests.bench.bare_client import read_to_the_tip
 from tests.bench.bench_batch import FIRST_SEQUENCE, changes
 from tests.bench.rig import FLUSHED_WITHIN_S, ROOT, TABLE, JobRun, Stack, running_stack, wait_until
 
@@ -29,6 +32,8 @@ _CALL_RECORDS = 500
 _LOOK_S = 1.0
 """A look at the table costs a tenth of a second, on the same cores."""
 _POOL = 5_000
+_ALONE_MAX = 100_000
+"""Whose encoded records the server holds in memory: 820 MB."""
 _ITEM = re.compile(rb'"key":{"event_id":"(\w+)"')
 
 
@@ -70,12 +75,9 @@ def history_rows(job: JobRun) -> int:
         return 0
 
 
-def drain(stack: Stack, events: int) -> dict[str, Any]:
-    client, lines = kinesis(stack), many(random.Random(1))
-    began = time.monotonic()
-    put(client, stack.facts["stream"], lines, events)
-    print(f"{events:,} events in the stream after {time.monotonic() - began:.0f} s", flush=True)
-    with stack.job("drain", {"source": {"starting_position": "trim_horizon"}}) as job:
+def drain(stack: Stack, name: str, events: int, endpoint: str | None = None) -> dict[str, Any]:
+    settings: dict[str, Any] = {"source": {"starting_position": "trim_horizon"}}
+    with stack.job(name, settings | ({"aws": {"endpoint": endpoint}} if endpoint else {})) as job:
         began, peak = time.monotonic(), 0
 
         def done() -> bool:
@@ -87,13 +89,28 @@ def drain(stack: Stack, events: int) -> dict[str, Any]:
         seconds = time.monotonic() - began
         wait_until(lambda: sum(b["rows"] for b in job.batches()) >= events, within_s=120, what="the last batch is done")
         cpu, _ = job.usage()
-    return {
+    found = {
         "events": events,
         "seconds": round(seconds, 1),
         "events_per_s": round(events / seconds),
         "peak_mb": peak // 2**20,
         "cpu_s": round(cpu, 1),
     }
+    print(
+        f"{name}: {events:,} events in {seconds:.1f} s: {found['events_per_s']:,} a second, {found['peak_mb']:,} MB "
+        f"at most, {cpu:.1f} s of processor time",
+        flush=True,
+    )
+    return found
+
+
+def drain_alone(stack: Stack, events: int) -> dict[str, Any]:
+    """Of a server that answers at once, over two shards: what the job takes without the emulator beside it."""
+    lines = stack.folder / "lines"
+    with lines.open("wb") as file:
+        file.writelines(itertools.islice(many(random.Random(1)), events))
+    with quick_kinesis.serving(lines, events, shards=2) as endpoint:
+        return drain(stack, "drain alone", events, endpoint)
 
 
 def sustained(stack: Stack, rates: list[int], seconds: int) -> list[dict[str, Any]]:
@@ -130,15 +147,22 @@ def sustained(stack: Stack, rates: list[int], seconds: int) -> list[dict[str, An
 
 def run(events: int, rates: list[int], seconds: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="lakestream-bench-") as folder, running_stack(Path(folder)) as stack:
-        drained = drain(stack, events)
-        print(
-            f"{events:,} events in {drained['seconds']} s: {drained['events_per_s']:,} a second, "
-            f"{drained['peak_mb']:,} MB at most, {drained['cpu_s']} s of processor time",
-            flush=True,
-        )
+        began = time.monotonic()
+        put(kinesis(stack), stack.facts["stream"], many(random.Random(1)), events)
+        print(f"{events:,} events in the stream after {time.monotonic() - began:.0f} s", flush=True)
+        drained = drain(stack, "drain", events)
+        bare = read_to_the_tip(stack.facts["aws_endpoint"], stack.facts["stream"])
+        print(f"a bare client, which keeps nothing, is given {bare.rows_per_s:,} a second", flush=True)
+        alone = drain_alone(stack, min(events, _ALONE_MAX))
         found = sustained(stack, rates, seconds) if rates else []
     fresh = [each["sent_per_s"] for each in found if each["p99_ms"] <= FRESH_MS]
-    return {**drained, "rates": found, "fresh_up_to_per_s": max(fresh, default=None)}
+    return {
+        **drained,
+        "bare_client_per_s": bare.rows_per_s,
+        "alone": alone,
+        "rates": found,
+        "fresh_up_to_per_s": max(fresh, default=None),
+    }
 
 
 def main() -> None:

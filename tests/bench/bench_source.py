@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,14 +24,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-import urllib3
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from config.limits import KINESIS_GET_RECORDS_MAX
 from streaming_job.kinesis import LakestreamKinesis
 from streaming_job.spark import build_session, write_checkpoints_quickly
-from tests.faults.kinesis_servers import CREDENTIALS, REGION, ROOT, client, ministack, until
+from tests.bench import quick_kinesis
+from tests.bench.bare_client import read_to_the_tip
+from tests.faults.kinesis_servers import CREDENTIALS, REGION, client, ministack, until
 
 STREAM = "bench"
 PUT_RECORDS = 500
@@ -67,39 +66,12 @@ def source(spark: SparkSession, endpoint: str, plan: Plan, **options: str) -> Da
 
 
 def floor(endpoint: str, plan: Plan) -> dict[str, float]:
-    """Answers received and thrown away; only the next iterator is looked for, behind the records."""
-    kinesis = client(endpoint)
-    pool = urllib3.PoolManager()
-    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202.GetRecords"}
-    headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/kinesis/aws4_request"
-    began, rows = time.monotonic(), 0
-    for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
-        first = {"StreamName": STREAM, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-        iterator: str | None = kinesis.get_shard_iterator(**first)["ShardIterator"]
-        while iterator:
-            asked = json.dumps({"ShardIterator": iterator, "Limit": KINESIS_GET_RECORDS_MAX})
-            body = pool.request("POST", endpoint, body=asked, headers=headers).data
-            found = body.count(b'"SequenceNumber"')
-            rows += found
-            iterator = json.loads(b"{" + body[body.rindex(b'"NextShardIterator"') :])["NextShardIterator"]
-            if not found:
-                break
-    elapsed = time.monotonic() - began
-    return {"rows": rows, "rows_s": round(rows / elapsed), "mb_s": round(rows * plan.record_bytes / elapsed / 1e6, 1)}
-
-
-@contextmanager
-def quick_kinesis(plan: Plan) -> Iterator[str]:
-    given = {"--records": plan.records, "--bytes": plan.record_bytes, "--shards": plan.shards}
-    words = [str(word) for pair in given.items() for word in pair]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.quick_kinesis", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}" if server.stdout else ""
-    finally:
-        server.kill()
-        server.wait(10)
+    found = read_to_the_tip(endpoint, STREAM)
+    return {
+        "rows": found.rows,
+        "rows_s": found.rows_per_s,
+        "mb_s": round(found.rows * plan.record_bytes / found.seconds / 1e6, 1),
+    }
 
 
 def read_all(spark: SparkSession, endpoint: str, plan: Plan, folder: Path) -> dict[str, float]:
@@ -215,7 +187,7 @@ def run(plan: Plan) -> dict[str, Any]:
             if plan.records:
                 result |= {"load_seconds": round(loaded_s, 1), "floor": floor(endpoint, plan)}
                 result["read"] = read_all(spark, endpoint, plan, folder)
-                with quick_kinesis(plan) as alone:
+                with quick_kinesis.serving(plan.record_bytes, plan.records, plan.shards) as alone:
                     result["read_alone"] = read_all(spark, alone, plan, folder)
             client(endpoint).delete_stream(StreamName=STREAM)
             client(endpoint).create_stream(StreamName=STREAM, ShardCount=plan.shards)

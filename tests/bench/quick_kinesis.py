@@ -1,20 +1,25 @@
 """A Kinesis for reading alone that costs next to nothing: what a reader takes of it is the reader's own limit.
 
-`python -m tests.bench.quick_kinesis --records 500000 --bytes 1024 --shards 4` prints its port. Its records differ in
-sequence number, arrival and partition key only, so that an answer is written by formatting, not by encoding.
+`python -m tests.bench.quick_kinesis --records 500000 --bytes 1024 --shards 4` prints its port. Its records hold the
+same bytes, or with `--lines FILE` one line each; they are encoded before it answers, so that an answer is written by
+formatting alone.
 """
 
 import argparse
 import base64
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from config.limits import KINESIS_GET_RECORDS_MAX
+from tests.faults.kinesis_servers import ROOT
 
 ARRIVALS_A_SECOND = 10_000
 ANSWER_BYTES_MAX = 10 * 1024 * 1024
@@ -36,19 +41,19 @@ class Shard:
 
 
 FIRST_SEQUENCE = 10**20
+_RECORD = b'{"SequenceNumber":"%d","ApproximateArrivalTimestamp":%.3f,"Data":"%b","PartitionKey":"key-%d"}'
 
 
 class Stream:
-    def __init__(self, records: int, record_bytes: int, shards: int) -> None:
+    def __init__(self, records: int, data: Sequence[bytes], shards: int) -> None:
+        """Record `n` of a shard holds the shard's `n`-th of `data`, which begins anew where it ends."""
         began_s = time.time() - records / ARRIVALS_A_SECOND
         each_s = shards / ARRIVALS_A_SECOND
         self.shards = {f"shardId-{n:012d}": Shard(records // shards, began_s, each_s) for n in range(shards)}
         self.created_s = round(began_s) - 60
-        data = base64.b64encode(b"x" * record_bytes)
-        self._record = (
-            b'{"SequenceNumber":"%d","ApproximateArrivalTimestamp":%.3f,"Data":"' + data + b'","PartitionKey":"key-%d"}'
-        )
-        self._page = min(KINESIS_GET_RECORDS_MAX, ANSWER_BYTES_MAX // record_bytes)
+        encoded = list(map(base64.b64encode, data))
+        self._data = {name: encoded[n::shards] or encoded for n, name in enumerate(self.shards)}
+        self._page = min(KINESIS_GET_RECORDS_MAX, ANSWER_BYTES_MAX * len(data) // sum(map(len, data)))
 
     def answer(self, operation: str, request: dict[str, Any]) -> bytes:
         if operation == "GetRecords":
@@ -93,12 +98,31 @@ class Stream:
         shard, first = self.shards[name], int(number)
         end = min(shard.count, first + min(self._page, request.get("Limit", self._page)))
         behind_ms = int((time.time() - shard.arrival_s(end)) * 1000) if end < shard.count else 0
-        record = self._record
+        data = self._data[name]
         return b'{"Records":[%b],"NextShardIterator":"%b","MillisBehindLatest":%d}' % (
-            b",".join([record % (FIRST_SEQUENCE + n, shard.arrival_s(n), n % 997) for n in range(first, end)]),
+            b",".join(
+                [
+                    _RECORD % (FIRST_SEQUENCE + n, shard.arrival_s(n), data[n % len(data)], n % 997)
+                    for n in range(first, end)
+                ]
+            ),
             f"{name}/{end}".encode(),
             behind_ms,
         )
+
+
+@contextmanager
+def serving(data: int | Path, records: int, shards: int) -> Iterator[str]:
+    """Its endpoint, in a process of its own; `data` are the bytes of a record, or a file with one a line."""
+    kind = "--lines" if isinstance(data, Path) else "--bytes"
+    words = [str(word) for word in (kind, data, "--records", records, "--shards", shards)]
+    command = [sys.executable, "-m", "tests.bench.quick_kinesis", *words]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}" if server.stdout else ""
+    finally:
+        server.kill()
+        server.wait(10)
 
 
 def handler(stream: Stream) -> type[BaseHTTPRequestHandler]:
@@ -123,10 +147,13 @@ def handler(stream: Stream) -> type[BaseHTTPRequestHandler]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, required=True)
-    parser.add_argument("--bytes", type=int, required=True, dest="record_bytes")
     parser.add_argument("--shards", type=int, required=True)
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--bytes", type=int, dest="record_bytes")
+    data.add_argument("--lines", type=Path)
     given = parser.parse_args()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Stream(given.records, given.record_bytes, given.shards)))
+    lines = given.lines.read_bytes().splitlines(keepends=True) if given.lines else [b"x" * given.record_bytes]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Stream(given.records, lines, given.shards)))
     server.daemon_threads = True
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
