@@ -92,7 +92,7 @@ def _double(value: Any, _zone: str | None) -> float | None:
     return double if -float("inf") < double < float("inf") else None
 
 
-def _same(value: Any, _zone: str | None) -> Any:
+def as_it_is(value: Any, _zone: str | None) -> Any:
     return value
 
 
@@ -105,9 +105,9 @@ def _binary(value: Any, _zone: str | None) -> bytes | None:
 
 
 _NATURAL: Final[dict[DataType, Convert]] = {
-    StringType(): _same,
+    StringType(): as_it_is,
     DoubleType(): _double,
-    BooleanType(): _same,
+    BooleanType(): as_it_is,
     BinaryType(): _binary,
 }
 as_json: Final = _json

@@ -44,8 +44,9 @@ def parse(text: str) -> Any:
 def parse_distinct(text: str) -> Any:
     """As `parse`; text in which a name repeats is refused, for one of the values would be lost."""
     value = parse(text)
+    colons = text.count(":")
     # As many colons as names: then no string holds one, and no name stands twice.
-    if text.count(":") != _names(value):
+    if not (type(value) is dict and colons == len(value)) and colons != _names(value):
         json.loads(text, object_pairs_hook=_distinct, parse_int=Number)
     return value
 

@@ -15,7 +15,7 @@ from config.tables import TableConfig
 from streaming_job.pipeline.arrow import Column as Values
 from streaming_job.pipeline.arrow import values
 from streaming_job.pipeline.columns import JSON, STRING, UNFIT, Column, Columns, columns_of, path_of
-from streaming_job.pipeline.conversion import Convert, as_json, declared, is_exact, natural
+from streaming_job.pipeline.conversion import Convert, as_it_is, as_json, declared, is_exact, natural
 from streaming_job.pipeline.exact_json import dumps, quote
 from streaming_job.pipeline.image_tree import ImageTree, Leaves
 from streaming_job.pipeline.keys import KeyReader
@@ -105,6 +105,8 @@ class _Place(NamedTuple):
     convert: Convert
     cells: list[Any]
     is_double: bool
+    is_plain: bool
+    """Every value of the kind is held as it is."""
 
 
 class _Cells:
@@ -123,7 +125,7 @@ class _Cells:
         for column in columns.flattened:
             cells = self.by_name.setdefault(column.name, [None] * self._rows)
             if column.path is not None and column.path not in self._places:
-                self._places[column.path] = _Place(column.kind, _converter(column), cells, column.type == _DOUBLE)
+                self._places[column.path] = _place(column, cells)
 
     def fill(self, row: int, leaves: Leaves, repeated: Kept) -> None:
         places, zone = self._places, self._zone.of(leaves)
@@ -132,6 +134,8 @@ class _Cells:
             place = places.get(path)
             if place is None:
                 self.unplaced.append(_Unplaced(row, path, kind, value))
+            elif place.is_plain and kind is place.kind:
+                place.cells[row] = value
             elif not _put(row, place, kind, value, zone):
                 kept.append((path, value))
         if kept:
@@ -146,6 +150,11 @@ class _Cells:
 
     def rescued(self) -> list[str | None]:
         return [_object(self._kept[row]) if row in self._kept else None for row in range(self._rows)]
+
+
+def _place(column: Column, cells: list[Any]) -> _Place:
+    convert = _converter(column)
+    return _Place(column.kind, convert, cells, column.type == _DOUBLE, convert is as_it_is)
 
 
 def _put(row: int, place: _Place, kind: str, value: Any, zone: str | None) -> bool:
