@@ -121,15 +121,16 @@ def run(sizes: list[int], batches_of: list[int], batches: int, engines: list[str
                     "batches": len(spent),
                     "opened_s": round(opened_s, 1),
                 }
-                found[f"{size} {engine} {kind} {batch}"] = figures
+                found[named(size, engine, kind, batch)] = figures
                 print(
                     f"{size:>10,} {engine:<15} {kind:<14} {batch:>6} {p50:>8.0f} {p99:>8.0f} {opened_s:>9.1f}",
                     flush=True,
                 )
-    small, large = (f"{size} {engines[0]} {KINDS[0]} {batches_of[0]}" for size in (sizes[0], sizes[-1]))
-    ratio = found[large]["p50_ms"] / found[small]["p50_ms"]
-    print(f"{sizes[-1]:,} rows: {ratio:.2f} times as long as {sizes[0]:,}, {KINDS[0]}, {batches_of[0]} rows a batch")
-    return {"merges": found, "ratio": round(ratio, 2)}
+    return found
+
+
+def named(size: int, engine: str, kind: str, batch: int) -> str:
+    return f"{size} {engine} {kind} {batch}"
 
 
 @contextmanager
