@@ -1,9 +1,8 @@
-"""One invocation: what is reported as failed, where poison goes, what is measured and what is said."""
+"""One invocation: what is reported as failed, what is measured and what is said."""
 
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,71 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_lambda import handler as bridge_module
-from bridge_lambda.envelope import Parked
-from bridge_lambda.errors import NotOurEventError, ParkError
-from bridge_lambda.handler import NEAR_EXPIRY_MS, Bridge, process
+from bridge_lambda.errors import NotOurEventError
+from bridge_lambda.handler import NEAR_EXPIRY_MS, process
 from bridge_lambda.publisher import RESERVE_MS
-from bridge_lambda.rules import HashKey, table_rules
-from config.limits import KINESIS_RECORD_BYTES_MAX
+from tests.support.bridge_rig import SECRET, Rig, change, fresh_rig, oversized, poison
 from tests.support.dynamodb_items import thoroughly
-from tests.support.kinesis_fakes import Fault, FaultyKinesis, ManualClock
-
-ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/things/stream/2026-03-01T12:30:45.678"
-SECRET = "never-in-a-log"
-BODY: dict[str, Any] = {
-    "version": 1,
-    "key": ["id"],
-    "drop": [],
-    "hash": [],
-    "secret": None,
-    "keep_old_image": True,
-    "filter": {"path": ["region"], "equals": [["S", "eu"]]},
-    "origin": None,
-}
-
-
-@dataclass
-class FullBucket:
-    """Takes objects until it is told not to."""
-
-    objects: dict[str, Parked] = field(default_factory=dict)
-    puts: int = 0
-    refuses: bool = False
-
-    def put(self, parked: Parked) -> None:
-        self.puts += 1
-        if self.refuses:
-            raise ParkError(f"S3 did not take {parked.name}: AccessDenied", hint="mend S3 access")
-        self.objects[parked.name] = parked
-
-    def letters(self) -> list[dict[str, Any]]:
-        return [json.loads(o.body) for name, o in sorted(self.objects.items()) if name.startswith("dead-letters/")]
-
-
-class Rig:
-    """A bridge on fakes, and what came of an invocation."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.kinesis = FaultyKinesis(self.clock)
-        self.bucket = FullBucket()
-        tables = {"things": table_rules("things", BODY, lambda name, version: HashKey("k", b""))}
-        self.bridge = Bridge(tables, self.kinesis, self.bucket, "bucket", self.clock)
-
-    def invoke(self, records: list[Any]) -> list[str]:
-        """The item identifiers it reports."""
-        answer = process({"Records": records}, self.bridge, self.clock.remaining_ms)
-        return [str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
-
-    def sent(self) -> list[int]:
-        return [int(json.loads(landed.data)["seq"]) for landed in self.kinesis.acknowledged()]
+from tests.support.kinesis_fakes import Fault
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    bridge_module.metrics.clear_metrics()
-    yield Rig()
-    bridge_module.metrics.clear_metrics()
+    with fresh_rig() as made:
+        yield made
 
 
 @pytest.fixture
@@ -98,26 +44,6 @@ def measured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     bridge_module.metrics.flush_metrics()
     blob: dict[str, Any] = json.loads(capsys.readouterr().out)
     return blob
-
-
-def change(number: int, region: str = "eu", **more: Any) -> dict[str, Any]:
-    image = {"id": {"S": f"{SECRET}-{number % 3}"}, "region": {"S": region}, **more}
-    return {
-        "eventID": f"event-{number}",
-        "eventName": "INSERT",
-        "eventSource": "aws:dynamodb",
-        "eventSourceARN": ARN,
-        "dynamodb": {
-            "ApproximateCreationDateTime": 1_789_999_990,
-            "Keys": {"id": image["id"]},
-            "NewImage": image,
-            "SequenceNumber": str(number),
-        },
-    }
-
-
-def poison(number: int) -> dict[str, Any]:
-    return change(number, odd={"X": SECRET})
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -157,108 +83,6 @@ def test_what_the_filter_keeps_back_counts_as_done(rig: Rig, capsys: pytest.Capt
     assert rig.invoke([change(1, "us"), change(2), change(3, "us")]) == []
     assert rig.sent() == [2]
     assert measured(capsys)["records_skipped"] == [2]
-
-
-# --- poison -----------------------------------------------------------------------------------------------------------
-
-
-def test_poison_goes_to_the_dead_letters_whole_and_with_its_reason_and_the_shard_goes_on(rig: Rig) -> None:
-    assert rig.invoke([change(1), poison(2), change(3)]) == []
-    assert rig.sent() == [1, 3]
-    (letter,) = rig.bucket.letters()
-    assert letter["record"] == poison(2)
-    assert letter["reason"] == "bad-image"
-    assert (letter["table"], letter["gen"]) == ("things", "20260301123045678")
-    assert letter["hint"]
-    (parked,) = rig.bucket.objects.values()
-    assert parked.secret
-    assert parked.name.startswith(f"dead-letters/things/date=2026-09-21/{2:0>40}-")
-
-
-def test_poison_that_comes_again_makes_no_second_dead_letter(rig: Rig) -> None:
-    rig.invoke([poison(2)])
-    rig.clock.pass_ms(1000)
-    rig.invoke([poison(2)])
-    assert len(rig.bucket.objects) == 1
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        "text",
-        None,
-        7,
-        [],
-        {},
-        {"eventSource": "aws:dynamodb"},
-        {"eventSource": "aws:dynamodb", "eventSourceARN": ARN, "dynamodb": {"ApproximateCreationDateTime": 1e300}},
-    ],
-    ids=str,
-)
-def test_any_json_at_all_is_parked_whole(rig: Rig, record: Any) -> None:
-    """Among the records of a stream; an event of strangers is refused before."""
-    record = {**record, "eventSource": "aws:dynamodb"} if isinstance(record, dict) else record
-    assert rig.invoke([change(1), record, change(3)]) == []
-    assert rig.sent() == [1, 3]
-    assert [letter["record"] for letter in rig.bucket.letters()] == [record]
-
-
-def test_a_record_with_broken_text_is_parked_and_reads_back_as_it_was(rig: Rig) -> None:
-    record = change(1, text={"S": "half \ud800"})
-    assert rig.invoke([record]) == []
-    assert [letter["record"] for letter in rig.bucket.letters()] == [record]
-
-
-def test_records_of_an_unknown_table_are_parked(rig: Rig) -> None:
-    record = {**change(1), "eventSourceARN": ARN.replace("things", "strangers")}
-    assert rig.invoke([record, change(2)]) == []
-    assert [letter["reason"] for letter in rig.bucket.letters()] == ["unknown-table"]
-    assert next(iter(rig.bucket.objects)).startswith("dead-letters/strangers/")
-
-
-def test_a_record_kinesis_will_never_take_is_parked_and_the_others_go(rig: Rig) -> None:
-    bad = change(5)
-    rig.kinesis.poison = frozenset({json.dumps({"id": f"{SECRET}-2"}, separators=(",", ":"))})
-    assert rig.invoke([change(3), change(4), bad, change(6)]) == []
-    assert sorted(rig.sent()) == [3, 4, 6]
-    (letter,) = rig.bucket.letters()
-    assert (letter["reason"], letter["record"]) == ("refused-by-kinesis", bad)
-
-
-def test_poison_that_cannot_be_parked_is_reported_and_nothing_after_it_counts_as_done(rig: Rig) -> None:
-    rig.bucket.refuses = True
-    assert rig.invoke([change(1), poison(2), change(3), poison(4)]) == ["2"]
-    assert rig.sent() == [1]
-
-
-def test_poison_without_a_name_that_cannot_be_parked_fails_the_whole_batch(rig: Rig) -> None:
-    """There is no sequence number to report."""
-    rig.bucket.refuses = True
-    with pytest.raises(ParkError):
-        rig.invoke([change(1), "text"])
-
-
-# --- claim checks -----------------------------------------------------------------------------------------------------
-
-
-def oversized(number: int) -> dict[str, Any]:
-    return change(number, big={"S": "x" * KINESIS_RECORD_BYTES_MAX})
-
-
-def test_an_oversized_change_goes_by_claim_check_and_the_object_is_there_first(rig: Rig) -> None:
-    assert rig.invoke([oversized(1), change(2)]) == []
-    assert rig.sent() == [1, 2]
-    ref = json.loads(rig.kinesis.acknowledged()[0].data)["ref"]
-    assert ref["bucket"] == "bucket"
-    claim = rig.bucket.objects[ref["key"]]
-    assert not claim.secret
-    assert json.loads(claim.body)["new"]["big"] == "x" * KINESIS_RECORD_BYTES_MAX
-
-
-def test_a_claim_check_that_cannot_be_written_is_reported_and_never_sent(rig: Rig) -> None:
-    rig.bucket.refuses = True
-    assert rig.invoke([change(1), oversized(2), change(3)]) == ["2"]
-    assert rig.sent() == [1]
 
 
 # --- events of strangers ----------------------------------------------------------------------------------------------
