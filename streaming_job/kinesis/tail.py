@@ -215,7 +215,8 @@ class Tail:
                 answer = self._owner.api.get_records(iterator, PROBE_RECORDS)
                 if answer.sequences and came_at_once(answer.rows):
                     self._clock.sleep_ms(self._reader.limits.poll_ms)
-                    return self._owner.api.get_records(iterator, PROBE_RECORDS_MORE)
+                    larger = self._owner.api.get_records(iterator, PROBE_RECORDS_MORE)
+                    return larger if larger.sequences else answer
                 if answer.sequences:
                     return answer
                 if answer.behind_ms == 0:
