@@ -34,6 +34,7 @@ _LOOK_S = 1.0
 _POOL = 5_000
 _ALONE_MAX = 100_000
 """Whose encoded records the server holds in memory: 820 MB."""
+_TIME = re.compile(rb'("(?:created|origin|bridge_in|bridge_out)_ms":)\d+')
 _ITEM = re.compile(rb'"key":{"event_id":"(\w+)"')
 
 
@@ -48,12 +49,13 @@ def kinesis(stack: Stack) -> Any:
 
 
 def many(rng: random.Random) -> Iterator[bytes]:
-    """Changes without end: some thousands, again and again as changes of other items. Each made anew takes longer."""
+    """Changes of now without end: some thousands, again and again as those of other items; made anew each is slow."""
     pool = list(itertools.islice(changes(rng), _POOL))
     for round_ in itertools.count():
         for number, line in enumerate(pool, 1):
             item, place = _ITEM.findall(line)[0], number + round_ * _POOL
             other = line.replace(item, b"%b%08x" % (item[:-8], round_))
+            other = _TIME.sub(rb"\g<1>%d" % (time.time_ns() // 1_000_000), other)
             other = other.replace(b'"id":"%d"' % number, b'"id":"%d"' % place, 1)
             yield other.replace(b"%d" % (FIRST_SEQUENCE + number), b"%d" % (FIRST_SEQUENCE + place), 1)
 
