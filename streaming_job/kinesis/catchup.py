@@ -26,6 +26,10 @@ class Density:
         span_ms = max(SAMPLE_MS_MIN, rows.arrivals_ms[-1] - rows.arrivals_ms[0])
         return cls(len(rows) / span_ms, rows.size / span_ms)
 
+    @property
+    def record_bytes(self) -> float:
+        return self.size / self.rows
+
     def over(self, other: "Density | None") -> "Density":
         """The denser of two stretches: a span lies between them."""
         if other is None:

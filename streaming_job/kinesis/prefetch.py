@@ -81,6 +81,11 @@ class Prefetcher:
         parts = max(1, len(self.tails))
         return max(1, self.options.batch_rows_max // parts), max(1, self.options.batch_bytes_max // parts)
 
+    def answer_limit(self, record_bytes: float) -> int:
+        """Records of one GetRecords, so that an answer of every shard fits the buffer: it may be full before each."""
+        parts = max(1, len(self.tails))
+        return max(1, int(self.options.buffer_bytes_max / parts / max(1.0, record_bytes)))
+
     def held_bytes(self) -> int:
         return sum(tail.backlog.held_bytes for tail in self.tails.values())
 

@@ -22,6 +22,8 @@ from streaming_job.kinesis.options import Options
 SPANS_AHEAD: Final = 4
 FIRST_RECORDS: Final = 1_000
 """Of the first answer: it tells how densely the shard is filled, and a small one is there soon."""
+FIRST_RECORD_BYTES: Final = 10_240
+"""Taken for a record's size until one was seen."""
 PROBE_RECORDS: Final = 200
 PROBE_RECORDS_MORE: Final = 2_000
 """Where the first came all at once: of several PutRecords, whose records each come in one millisecond."""
@@ -49,6 +51,7 @@ class Owner(Protocol):
     def wait_for_turn(self, tail: "Tail") -> None: ...
     def clock_until(self, stopped: threading.Event) -> Clock: ...
     def span_limits(self) -> tuple[int, int]: ...
+    def answer_limit(self, record_bytes: float) -> int: ...
 
 
 class Tail:
@@ -149,7 +152,7 @@ class Tail:
     # A turn.
 
     def _read(self) -> None:
-        answer = self._reader.read(FIRST_RECORDS if self._density is None else None)
+        answer = self._reader.read(self._answer_limit())
         asked_ms, end = self._reader.asked_ms, self._reader.position
         rows, cutoff_ms, finished = answer.rows, self._owner.cutoff_ms, False
         if cutoff_ms is not None and answer.arrival_ms > cutoff_ms:
@@ -173,6 +176,11 @@ class Tail:
             and self._density is not None
             and end.kind is Kind.AFTER
         )
+
+    def _answer_limit(self) -> int:
+        if self._density is not None:
+            return self._owner.answer_limit(self._density.record_bytes)
+        return min(FIRST_RECORDS, self._owner.answer_limit(FIRST_RECORD_BYTES))
 
     def _scout(self) -> None:
         """Find the next bound: the first record past a step in time. The executors read up to it."""

@@ -12,8 +12,15 @@ from streaming_job.kinesis.option_table import POLL_MS_MIN
 from streaming_job.kinesis.options import parse_options
 from streaming_job.kinesis.prefetch import Prefetcher
 from streaming_job.kinesis.shards import initial_offset
-from streaming_job.kinesis.tail import AT_TIP_MS, BESIDE_EXECUTORS_MS, FIRST_RECORDS, LOOK_MS_MAX, Tail
-from tests.unit.kinesis_memory import HandClock, MemoryKinesis
+from streaming_job.kinesis.tail import (
+    AT_TIP_MS,
+    BESIDE_EXECUTORS_MS,
+    FIRST_RECORD_BYTES,
+    FIRST_RECORDS,
+    LOOK_MS_MAX,
+    Tail,
+)
+from tests.unit.kinesis_memory import HandClock, MemoryKinesis, MemoryShard
 
 LIMIT = (1_000, 1_000_000)
 MINUTE_MS = 60_000
@@ -164,3 +171,19 @@ def test_a_span_is_as_long_as_a_batch_where_records_came_by_large_put_records(ki
     places = [sequences.index(part.end.sequence) for part in (read, *spans)]
     assert len(spans) == 3
     assert all(3_000 < after - before <= 10_000 for before, after in pairwise(places)), places
+
+
+def test_of_many_shards_each_is_asked_for_its_part_of_the_buffer(kinesis: MemoryKinesis) -> None:
+    """A full buffer holds no shard back from its first answers: of hundreds of shards those would be gigabytes."""
+    buffer_bytes = 64 * 1024**2
+    kinesis.shards = {f"shardId-{n}": MemoryShard() for n in range(100)}
+    for shard in kinesis.shards:
+        kinesis.put(shard, *[b"x" * 1_024] * FIRST_RECORDS)
+    prefetcher = by_hand(kinesis, fetchBufferSize=str(buffer_bytes))
+    for tail in prefetcher.tails.values():
+        tail.turn()
+    held = prefetcher.held_bytes()
+    assert held == 100 * (buffer_bytes // 100 // FIRST_RECORD_BYTES) * 1_024
+    for tail in prefetcher.tails.values():
+        tail.turn()
+    assert 0.9 * buffer_bytes < prefetcher.held_bytes() - held <= buffer_bytes
