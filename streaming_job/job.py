@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from config.errors import LakestreamError
 from config.settings import LakeSettings, Settings
 from streaming_job.errors import JobFailedError
 from streaming_job.health import Health
-from streaming_job.kinesis.spool import empty_folder, left_rows
+from streaming_job.kinesis.spool import left_rows, own_folder
 from streaming_job.metrics import JobMetrics
 from streaming_job.pipeline.batch import BatchReport, Pipeline, is_bounded
 from streaming_job.pipeline.intake_drain import Drain
@@ -108,27 +108,28 @@ class Job:
             self._spark.streams.addListener(listener)
             cleanup.callback(self._spark.streams.removeListener, listener)
             write_checkpoints_quickly(self._spark, self._settings.lake.checkpoint)
-            query = self._writer(available_now=available_now).start()
+            spool_folder = cleanup.enter_context(self._spool_folder())
+            query = self._writer(spool_folder, available_now=available_now).start()
             self._wait(query)
             if available_now:
                 self._take_in_what_waits()
 
-    def _writer(self, *, available_now: bool) -> DataStreamWriter:
+    def _writer(self, spool_folder: str | None, *, available_now: bool) -> DataStreamWriter:
         trigger: dict[str, Any] = (
             {"availableNow": True}
             if available_now
             else {"processingTime": f"{self._settings.trigger.interval_ms} milliseconds"}
         )
         return (
-            source_frame(self._spark, self._settings, spool_folder=self._spool_folder())
+            source_frame(self._spark, self._settings, spool_folder=spool_folder)
             .writeStream.foreachBatch(self._process_batch)
             .option("checkpointLocation", self._settings.lake.checkpoint)
             .queryName("lakestream")
             .trigger(**trigger)
         )
 
-    def _spool_folder(self) -> str | None:
-        return empty_folder(self._settings.lake.checkpoint) if is_bounded(self._settings) else None
+    def _spool_folder(self) -> AbstractContextManager[str | None]:
+        return own_folder(self._settings.lake.checkpoint) if is_bounded(self._settings) else nullcontext()
 
     def _process_batch(self, frame: DataFrame, batch_id: int) -> None:
         with self._gate.batch(), self._remembered_failure():

@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -79,20 +79,30 @@ class Spool:
             self._folder.rmdir()
 
 
-def empty_folder(checkpoint: str) -> str | None:
-    """For the files of the one query on a checkpoint, readable by its user alone; what a killed one left is gone.
+@contextmanager
+def own_folder(checkpoint: str) -> Iterator[str | None]:
+    """For the files of the one query on a checkpoint, readable by its user alone; gone with the block.
 
-    None where there can be none: then Spark carries the rows.
+    What a killed one left is gone when the next begins. None where there can be none: then Spark carries the rows.
     """
-    name = f"lakestream-{os.getuid()}-{sha256(checkpoint.encode()).hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
+    folder = folder_of(checkpoint)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
     except OSError as error:
         log.warning("no folder for a batch's rows; Spark carries them", extra={"reason": str(error)})
-        return None
-    return str(folder)
+        yield None
+        return
+    try:
+        yield str(folder)
+    finally:
+        # The reader's process ends with the query, often before it could tidy up itself.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_of(checkpoint: str) -> Path:
+    name = f"lakestream-{os.getuid()}-{sha256(checkpoint.encode()).hexdigest()[:16]}"
+    return Path(tempfile.gettempdir()) / name
 
 
 def left_rows(frame: DataFrame) -> pa.Table | None:

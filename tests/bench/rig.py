@@ -186,8 +186,8 @@ class Stack:
 @contextmanager
 def running_stack(folder: Path) -> Iterator[Stack]:
     """Its own job is ended once its settings are known: each run brings its own."""
-    facts = json.loads(command("local", "up", "--dir", folder, "--json"))
     try:
+        facts = json.loads(command("local", "up", "--dir", folder, "--json"))
         settings = yaml.safe_load((folder / "job.yaml").read_text(encoding="utf-8"))
         job = psutil.Process(facts["processes"]["job"]["pid"])
         job.terminate()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
@@ -14,7 +14,7 @@ from streaming_job.pipeline.rust_log import LogFolder
 
 def _rows_through_tasks() -> None:
     """Each batch's rows by Spark's executor, as any sink takes them."""
-    patch.object(job.Job, "_spool_folder", lambda _: None).start()
+    patch.object(job.Job, "_spool_folder", lambda _: nullcontext()).start()
     patch.object(job, "left_rows", lambda _: None).start()
 
 

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from streaming_job.aws import client
 from streaming_job.health import Health
 from streaming_job.job import Job
+from streaming_job.kinesis.spool import folder_of
 from streaming_job.latency.book import LatencyBook
 from streaming_job.main import configured_tables
 from streaming_job.metrics import JobMetrics
@@ -43,6 +44,7 @@ def job(spark: SparkSession, ways: Ways, way: str, **source: object) -> JobMetri
     with Pipeline(spark, settings, configured_tables(settings), book) as pipeline:
         running = Job(spark, settings, pipeline, drain=None, metrics=metrics, health=Health(60))
         running.run(available_now=True)
+    assert not folder_of(settings.lake.checkpoint).exists(), "rows of its batches are left behind"
     return metrics
 
 

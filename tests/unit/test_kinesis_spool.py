@@ -8,7 +8,7 @@ import pytest
 
 from streaming_job.kinesis import spool
 from streaming_job.kinesis.rows import Rows
-from streaming_job.kinesis.spool import Spool, empty_folder
+from streaming_job.kinesis.spool import Spool, own_folder
 
 BATCH = Rows.of(["1", "2"], [5, 6], ["a", "b"], [b"x", b"y"]).to_arrow("stream", "shard")
 
@@ -41,19 +41,30 @@ def test_where_no_file_can_be_written_nothing_is_left_and_it_is_said(tmp_path: P
     assert "Spark carries them" in caplog.text
 
 
-def test_a_checkpoints_folder_is_its_users_alone_and_begins_empty(temporary: Path) -> None:
-    folder = Path(empty_folder("s3://bucket/checkpoint") or "")
-    (folder / "1-0.arrow").write_bytes(b"of a job that was killed")
-    assert empty_folder("s3://bucket/checkpoint") == str(folder)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert not list(folder.iterdir())
-    assert empty_folder("s3://bucket/another") != str(folder)
-    assert folder.parent == temporary
+def test_a_checkpoints_folder_is_its_users_alone_begins_empty_and_ends_with_the_query(temporary: Path) -> None:
+    with own_folder("s3://bucket/checkpoint") as name, own_folder("s3://bucket/another") as another:
+        folder = Path(name or "")
+        assert (folder.parent, folder.stat().st_mode & 0o777) == (temporary, 0o700)
+        assert another not in (None, name)
+        Spool(str(folder)).put([BATCH])
+    assert not list(temporary.iterdir())
+
+
+def test_what_a_killed_query_left_is_gone_when_the_next_begins(temporary: Path) -> None:
+    with own_folder("c") as name:
+        killed = Path(name or "")
+    killed.mkdir()
+    (killed / "1-0.arrow").write_bytes(b"of a job that was killed")
+    with own_folder("c") as name:
+        assert name == str(killed)
+        assert not list(killed.iterdir())
 
 
 def test_a_folder_that_somebody_else_has_is_not_used(temporary: Path, caplog: Any) -> None:
-    folder = Path(empty_folder("c") or "")
-    folder.rmdir()
+    with own_folder("c") as name:
+        folder = Path(name or "")
     folder.symlink_to(temporary)
-    assert empty_folder("c") is None
+    with own_folder("c") as name:
+        assert name is None
+    assert folder.is_symlink()
     assert "Spark carries them" in caplog.text
