@@ -15,9 +15,9 @@ from bridge_lambda import handler
 from bridge_lambda.errors import BridgeError
 from bridge_lambda.handler import Bridge, process
 from bridge_lambda.rules import HashKey, table_rules
+from tests.support.bridge_rig import ARN, FullBucket
 from tests.support.dynamodb_items import thoroughly
 from tests.support.kinesis_fakes import FaultyKinesis, ManualClock
-from tests.unit.test_bridge_handler import ARN, FullBucket
 
 RULES: dict[str, Any] = {
     "version": 1,
