@@ -2,43 +2,12 @@
 
 import gzip
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from tests.support.local_workers import REGION, Aws, running_emulator
+from tests.support.local_workers import Aws
 
 BUCKET = "lake"
 MIB = 1024 * 1024
-
-
-@contextmanager
-def emulator_with_a_bucket(folder: Path) -> Iterator[Aws]:
-    with running_emulator(folder) as running:
-        running("s3").create_bucket(Bucket=BUCKET)
-        yield running
-
-
-def name_of(tmp_path: Path) -> str:
-    """Of a test's stream, and its folder in the bucket."""
-    return re.sub(r"\W", "-", tmp_path.name)
-
-
-def delivery_settings(aws: Aws, name: str, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "endpoint": aws.endpoint,
-        "region": REGION,
-        "stream": name,
-        "bucket": BUCKET,
-        "prefix": f"{name}/date=!{{timestamp:yyyy-MM-dd}}/hour=!{{timestamp:HH}}/",
-        "error_prefix": f"{name}-errors/!{{firehose:error-output-type}}/",
-        "buffer_s": 300,
-        "buffer_bytes": MIB,
-        "state_dir": str(tmp_path / "state"),
-        "metrics_port": 0,
-    }
 
 
 def put(kinesis: Any, stream: str, numbers: range, size: int = 100) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,11 @@ from tests.support.deliveries import (
     BUCKET,
     by_object,
     delivered,
-    delivery_settings,
-    emulator_with_a_bucket,
-    name_of,
     put,
 )
 from tests.support.local_workers import Aws, until
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with emulator_with_a_bucket(tmp_path_factory.mktemp("emulator")) as running:
-        yield running
-
-
-@pytest.fixture
-def name(tmp_path: Path) -> str:
-    return name_of(tmp_path)
-
-
-@pytest.fixture
-def settings(aws: Aws, name: str, tmp_path: Path) -> dict[str, Any]:
-    return delivery_settings(aws, name, tmp_path)
 
 
 class CrashError(Exception):

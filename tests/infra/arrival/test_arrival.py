@@ -1,6 +1,5 @@
 """Run on arrival: one run for a burst, never two at once, nothing lost when Databricks fails, throttles or is slow."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +7,8 @@ import pytest
 
 from infra.arrival.jobs_api import RESERVE_MS, JobsApi, RefusedError, Run, TokenRefusedError, UnavailableError
 from infra.arrival.trigger import CLOCKS_MS, check_one_at_a_time, cover, covers
-from tests.support.databricks_fake import TOKEN, FakeDatabricks, Fault, running_databricks
-
-LANDED_MS = 1_700_000_000_000
-JOB = 7
+from tests.support.arrivals import JOB, LANDED_MS
+from tests.support.databricks_fake import TOKEN, FakeDatabricks, Fault
 
 
 @dataclass
@@ -24,14 +21,6 @@ class SpentClock:
     def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
         self.left_ms -= seconds * 1000
-
-
-@pytest.fixture
-def databricks() -> Iterator[FakeDatabricks]:
-    with running_databricks() as fake:
-        fake.add_job("lakestream-arrival", JOB)
-        fake.begins = False
-        yield fake
 
 
 def api_of(fake: FakeDatabricks, clock: SpentClock | None = None, **more: Any) -> JobsApi:

@@ -17,19 +17,9 @@ from infra.artefact import build
 from infra.deploy import TEMPLATE, Deployment, DeploySettings, judged
 from infra.template_model import Template
 from infra.validate import NotDeployableError
-from tests.support.databricks_fake import TOKEN, FakeDatabricks, Fault, running_databricks
+from tests.support.arrivals import JOB, LANDED_MS
+from tests.support.databricks_fake import TOKEN, FakeDatabricks, Fault
 from tests.support.local_workers import REGION, Aws, running_emulator, until
-
-LANDED_MS = 1_700_000_000_000
-JOB = 7
-
-
-@pytest.fixture
-def databricks() -> Iterator[FakeDatabricks]:
-    with running_databricks() as fake:
-        fake.add_job("lakestream-arrival", JOB)
-        fake.begins = False
-        yield fake
 
 
 @pytest.fixture(scope="module")
