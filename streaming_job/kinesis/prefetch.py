@@ -78,13 +78,14 @@ class Prefetcher:
 
     def span_limits(self) -> tuple[int, int]:
         """A shard's part of a batch."""
-        parts = max(1, len(self.tails))
-        return max(1, self.options.batch_rows_max // parts), max(1, self.options.batch_bytes_max // parts)
+        return self._of_each_shard(self.options.batch_rows_max), self._of_each_shard(self.options.batch_bytes_max)
 
     def answer_limit(self, record_bytes: float) -> int:
         """Records of one GetRecords, so that an answer of every shard fits the buffer: it may be full before each."""
-        parts = max(1, len(self.tails))
-        return max(1, int(self.options.buffer_bytes_max / parts / max(1.0, record_bytes)))
+        return max(1, int(self._of_each_shard(self.options.buffer_bytes_max) / max(1.0, record_bytes)))
+
+    def _of_each_shard(self, whole: int) -> int:
+        return max(1, whole // max(1, len(self.tails)))
 
     def held_bytes(self) -> int:
         return sum(tail.backlog.held_bytes for tail in self.tails.values())
