@@ -30,6 +30,11 @@ def replaced(rows: pa.Table, name: str, values: Any) -> pa.Table:
     return rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
 
 
+def kept(rows: pa.Table, where: Column) -> pa.Table:
+    """The rows where it holds; no copy where it holds for all of them."""
+    return rows if pc.sum(where).as_py() == rows.num_rows else rows.filter(where)
+
+
 def values(rows: pa.Table | pa.RecordBatch, name: str) -> list[Any]:
     return rows[name].to_pylist()
 

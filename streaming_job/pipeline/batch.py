@@ -167,7 +167,7 @@ class Pipeline:
         outcomes = [run(table) for table in parts] if len(parts) == 1 else self._pool.map(run, parts)
         done: dict[str, tuple[pa.Table, int]] = {}
         for table, outcome in zip(parts, outcomes, strict=True):
-            outcome.duplicates = dedupe.of_table(good, table).num_rows - parts[table].num_rows
+            outcome.duplicates = dedupe.count_of_table(good, table) - parts[table].num_rows
             report.tables[table] = outcome
             report.rejects += outcome.late_rejects
             report.spend(outcome.steps_ms)

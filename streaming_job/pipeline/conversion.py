@@ -28,9 +28,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _MICROS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _YEAR_1_US: Final = -62_135_596_800_000_000
 _YEAR_10000_US: Final = 253_402_300_800_000_000
-_EXACT_INT_MAX: Final = 2**53
+EXACT_INT_MAX: Final = 2**53
 _LONG_MAX: Final = 2**63
-_SHORT_CHARS_MAX: Final = 16
+SHORT_CHARS_MAX: Final = 16
 """A literal of fifteen digits and a point: a double gives back every such decimal."""
 
 
@@ -58,9 +58,9 @@ def declared(rule: ColumnRule) -> Convert:
 def is_exact(value: Any, double: float) -> bool:
     """The double gives the number back digit for digit."""
     if type(value) is int:
-        if -_EXACT_INT_MAX <= value <= _EXACT_INT_MAX:
+        if -EXACT_INT_MAX <= value <= EXACT_INT_MAX:
             return True
-    elif len(value) <= _SHORT_CHARS_MAX and "e" not in value and "E" not in value:
+    elif len(value) <= SHORT_CHARS_MAX and "e" not in value and "E" not in value:
         return True
     try:
         return Decimal(repr(double)) == Decimal(value)

@@ -140,6 +140,8 @@ class Ignored:
 
 def with_old_as_new(changes: pa.Table, keeps_row: Values) -> pa.Table:
     """An ignored delete writes the item as it was just before: so each change says all of its row, in any order."""
+    if not pc.any(keeps_row).as_py():
+        return changes
     new = pc.if_else(keeps_row, changes["old"], changes["new"])
     types = pc.if_else(
         keeps_row, pc.replace_substring_regex(changes["types"], _OLD_POINTER, r'\1"/new/'), changes["types"]

@@ -1,28 +1,34 @@
 """Which of a batch's changes count: each once, and of each key the newest. Pure, on Arrow, no row at a time."""
 
-from typing import Literal
-
 import pyarrow as pa
 
-from streaming_job.pipeline.arrow import Column, pc
+from streaming_job.pipeline.arrow import Column, kept, pc
 
 
 def once(changes: pa.Table) -> pa.Table:
     """Without exact duplicates (table, key, change_seq); of each the first that arrived stays, in order of arrival."""
-    return _take_of_each(changes, ["table", "key", "change_seq"], "min")
+    by = ["table", "key", "change_seq"]
+    place = pa.array(range(changes.num_rows), pa.int64())
+    first = changes.select(by).append_column("place", place).group_by(by).aggregate([("place", "min")])
+    return _at(changes, first["place_min"])
 
 
 def newest(changes: pa.Table, key: str = "key", seq: str = "change_seq") -> pa.Table:
-    """Of each key of one table the version with the highest number."""
-    ordered = changes.take(pc.sort_indices(changes, sort_keys=[(seq, "ascending")]))
-    return _take_of_each(ordered, [key], "max")
+    """Of each key of one table the version with the highest number, in order of arrival."""
+    places = pc.sort_indices(changes, sort_keys=[(seq, "ascending")])
+    rank = pa.array(range(changes.num_rows), pa.int64())
+    last = pa.table({"key": changes[key].take(places), "rank": rank}).group_by("key").aggregate([("rank", "max")])
+    return _at(changes, places.take(last["rank_max"]))
 
 
 def of_table(changes: pa.Table, table: str) -> pa.Table:
-    return changes.filter(pc.equal(changes["table"], table))
+    return kept(changes, pc.equal(changes["table"], table))
 
 
-def _take_of_each(rows: pa.Table, by: list[str], which: Literal["min", "max"]) -> pa.Table:
-    numbered = rows.select(by).append_column("row", pa.array(range(rows.num_rows), pa.int64()))
-    kept: Column = numbered.group_by(by).aggregate([("row", which)])[f"row_{which}"]
-    return rows.take(kept.take(pc.sort_indices(kept))) if len(kept) < rows.num_rows else rows
+def count_of_table(changes: pa.Table, table: str) -> int:
+    return pc.sum(pc.equal(changes["table"], table)).as_py() or 0
+
+
+def _at(rows: pa.Table, places: Column) -> pa.Table:
+    """Those rows, in their order; images are most of what they weigh, so that all of them are not copied."""
+    return rows if len(places) == rows.num_rows else rows.take(places.take(pc.sort_indices(places)))

@@ -1,25 +1,26 @@
 """One table's images as columns: its own under stable names and types, and what does not fit in `_rescued`. Pure.
 
-Arrow in, Arrow out. An image is read into leaves (image_tree.py); a path met for the first time gets a column, which
-then keeps its name and type. Of a name that an image holds twice, which DynamoDB cannot, the last value counts.
+Arrow in, Arrow out. An image is taken apart into leaves (image_walk.py); a path met for the first time gets a column,
+which then keeps its name and type. Of a name that an image holds twice, which DynamoDB cannot, the last value counts.
 """
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyspark.sql.types import DoubleType, StructType
+from pyspark.sql.types import StructType
 
 from config.tables import TableConfig
 from streaming_job.pipeline.arrow import Column as Values
 from streaming_job.pipeline.arrow import values
-from streaming_job.pipeline.columns import JSON, STRING, UNFIT, Column, Columns, columns_of, path_of
-from streaming_job.pipeline.conversion import Convert, as_it_is, as_json, declared, is_exact, natural
+from streaming_job.pipeline.columns import STRING, UNFIT, Columns, columns_of, path_of
 from streaming_job.pipeline.exact_json import dumps, quote
-from streaming_job.pipeline.image_tree import ImageTree, Leaves
+from streaming_job.pipeline.image_tree import ImageTree
+from streaming_job.pipeline.image_walk import Leaf, Walk
 from streaming_job.pipeline.keys import KeyReader
 from streaming_job.pipeline.merge_rust import arrow_schema
+from streaming_job.pipeline.places import Place, place_of
 
 Kept = list[tuple[str, Any]]
 """Paths and values of one item that have no column, or do not fit it."""
@@ -51,14 +52,18 @@ class Flattener:
         """Of changes with an image in `new`, or none; `known` are the table's columns, None where it has none yet."""
         columns = self._columns_for(known)
         cells = _Cells(changes.num_rows, self._zone)
-        cells.open(columns)
+        self._tree.bind(cells.open(columns))
         for row, (image, types) in enumerate(zip(values(changes, "new"), values(changes, "types"), strict=True)):
             if image is not None:
-                cells.fill(row, *self._tree.leaves(image, types))
+                walk = Walk(self._tree, row)
+                walk.through(image, types)
+                if walk.rest or walk.repeated:
+                    cells.fill(row, walk.rest, walk.repeated)
         if cells.unplaced:
             columns = self._columns = columns.learn(_seen(cells.unplaced))
             cells.open(columns)
             cells.place_rest()
+        self._tree.bind({})
         schema = columns.schema()
         types_of = arrow_schema(schema)
         keys = self._keys.arrays(values(changes, "key"))
@@ -90,23 +95,14 @@ class _Zone:
 
     def __init__(self, config: TableConfig) -> None:
         rule = config.lake.time_zone
-        self._path = path_of(rule.attribute) if rule.attribute else None
+        self.path = path_of(rule.attribute) if rule.attribute else None
         self._fixed = rule.zone
 
-    def of(self, leaves: Leaves) -> str | None:
-        if self._path is None:
-            return self._fixed
-        kind, value = leaves.get(self._path, (None, None))
-        return value if kind is STRING else self._fixed
-
-
-class _Place(NamedTuple):
-    kind: str
-    convert: Convert
-    cells: list[Any]
-    is_double: bool
-    is_plain: bool
-    """Every value of the kind is held as it is."""
+    def of(self, leaves: list[Leaf]) -> str | None:
+        for node, kind, value in leaves:
+            if node.path == self.path:
+                return value if kind is STRING else self._fixed
+        return self._fixed
 
 
 class _Cells:
@@ -115,29 +111,30 @@ class _Cells:
     def __init__(self, rows: int, zone: _Zone) -> None:
         self._rows = rows
         self._zone = zone
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._kept: dict[int, Kept] = {}
         self.by_name: dict[str, list[Any]] = {}
         self.unplaced: list[_Unplaced] = []
 
-    def open(self, columns: Columns) -> None:
-        """A place for each column; those that are open stay."""
+    def open(self, columns: Columns) -> dict[str, Place]:
+        """A place for each path with a column; those that are open stay."""
         for column in columns.flattened:
             cells = self.by_name.setdefault(column.name, [None] * self._rows)
             if column.path is not None and column.path not in self._places:
-                self._places[column.path] = _place(column, cells)
+                place = place_of(column, cells)
+                # The zone is looked for among what has to be converted.
+                self._places[column.path] = place._replace(plain=None) if column.path == self._zone.path else place
+        return self._places
 
-    def fill(self, row: int, leaves: Leaves, repeated: Kept) -> None:
-        places, zone = self._places, self._zone.of(leaves)
+    def fill(self, row: int, leaves: list[Leaf], repeated: Kept) -> None:
+        zone = self._zone.of(leaves)
         kept = repeated
-        for path, (kind, value) in leaves.items():
-            place = places.get(path)
+        for node, kind, value in leaves:
+            place = node.place
             if place is None:
-                self.unplaced.append(_Unplaced(row, path, kind, value))
-            elif place.is_plain and kind is place.kind:
-                place.cells[row] = value
-            elif not _put(row, place, kind, value, zone):
-                kept.append((path, value))
+                self.unplaced.append(_Unplaced(row, node.path, kind, value))
+            elif not place.put(row, kind, value, zone):
+                kept.append((node.path, value))
         if kept:
             self._kept[row] = kept
 
@@ -145,38 +142,12 @@ class _Cells:
         """What came before its column; learnt columns need no zone."""
         for row, path, kind, value in self.unplaced:
             place = self._places.get(path)
-            if place is None or not _put(row, place, kind, value, None):
+            if place is None or not place.put(row, kind, value, None):
                 self._kept.setdefault(row, []).append((path, value))
 
     def rescued(self) -> list[str | None]:
         return [_object(self._kept[row]) if row in self._kept else None for row in range(self._rows)]
 
 
-def _place(column: Column, cells: list[Any]) -> _Place:
-    convert = _converter(column)
-    return _Place(column.kind, convert, cells, column.type == _DOUBLE, convert is as_it_is)
-
-
-def _put(row: int, place: _Place, kind: str, value: Any, zone: str | None) -> bool:
-    """False where the value is not in its column, or not wholly."""
-    if kind != place.kind:
-        return False
-    held = place.cells[row] = place.convert(value, zone)
-    return held is not None and (not place.is_double or is_exact(value, held))
-
-
 def _object(kept: Kept) -> str:
     return "{" + ",".join(f"{quote(path)}:{dumps(value)}" for path, value in kept) + "}"
-
-
-_DOUBLE: Final = DoubleType()
-
-
-def _converter(column: Column) -> Convert:
-    if column.kind == JSON:
-        return as_json
-    plain = natural(column.type) if column.rule is None or column.rule.unit is None else None
-    if plain is not None:
-        return plain
-    assert column.rule is not None, column
-    return declared(column.rule)

@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 from pyspark.sql.types import BinaryType, LongType, StringType, StructType, TimestampType
 
-from streaming_job.pipeline.arrow import moment, pc, table, values
+from streaming_job.pipeline.arrow import kept, moment, pc, table, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import LakeTable, Merge, TableSpec
 from streaming_job.pipeline.merge_rust import arrow_schema
@@ -35,7 +35,7 @@ def spec(location: Location) -> TableSpec:
 def split(changes: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Changes that are good, and rejects."""
     is_good = pc.is_null(changes["reject"])
-    return changes.filter(is_good), changes.filter(pc.invert(is_good))
+    return kept(changes, is_good), changes.filter(pc.invert(is_good))
 
 
 def write(into: LakeTable, rejects: pa.Table, ingest_ms: int) -> int:
