@@ -25,7 +25,7 @@ from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher, fetch_limits
 from streaming_job.kinesis.progress import progress_of
-from streaming_job.kinesis.rows import SCHEMA, from_ipc, to_ipc
+from streaming_job.kinesis.rows import SCHEMA, from_ipc, get_ready, to_ipc
 from streaming_job.kinesis.shards import StreamInfo, initial_offset
 from streaming_job.kinesis.spool import Spool, SpooledPartition
 
@@ -80,6 +80,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         begin = Offset.from_json(start)
         accepted = self._accepted(begin)
         if accepted.fresh:
+            get_ready()
             return accepted.written().to_json()
         planned = self._running().plan(accepted, self._limits(limit))
         return start if planned == begin else planned.to_json()
@@ -187,6 +188,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         if self._prefetcher is None:
             consumers = consumer_arns(self._api, self._options, self._catalog.infos().values(), self._clock)
             self._prefetcher = self._new_prefetcher(consumers)
+            get_ready()
             if self._available_now:
                 self._prefetcher.read_until_now()
         return self._prefetcher

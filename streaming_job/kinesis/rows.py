@@ -112,6 +112,11 @@ def from_ipc(payload: bytes) -> list[pa.RecordBatch]:
         return list(reader)
 
 
+def get_ready() -> None:
+    """PyArrow looks for pandas when it is given its first list: 0.3 s of a process, which no batch should wait for."""
+    Rows().to_arrow("", "")
+
+
 def deaggregate(rows: Rows) -> Rows:
     """Records that the Kinesis Producer Library packed, as the producer wrote them; all others as they are."""
     if not any(data.startswith(AGGREGATED_MAGIC) for data in rows.data):

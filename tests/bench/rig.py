@@ -138,7 +138,7 @@ class JobRun:
         return [said["batch"] for said in self._said() if said.get("batch", {}).get("rows")]
 
     def triggers_ms(self) -> list[int]:
-        """How long each of Spark's rounds took, empty ones too."""
+        """How long each of Spark's rounds took, empty ones too; the first is the empty batch that `ready` waits for."""
         return [said["duration_ms"]["triggerExecution"] for said in self._said() if said.get("duration_ms")]
 
     def _said(self) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Rows: aggregated records come apart exactly, and Spark gets what Kinesis had."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
@@ -70,6 +72,21 @@ def test_rows_reach_spark_as_they_were() -> None:
     ]
     assert set(batch.to_pydict()["stream"]) == {"s"}
     assert set(batch.to_pydict()["shardId"]) == {"shardId-0"}
+
+
+FIRST_ROWS = """
+import sys
+from streaming_job.kinesis.rows import Rows, get_ready
+get_ready()
+loaded = set(sys.modules)
+Rows.of(["1"], [10], ["k"], [b"data"]).to_arrow("s", "shardId-0")
+print(sorted(set(sys.modules) - loaded))
+"""
+
+
+def test_a_process_that_got_ready_loads_nothing_more_for_its_first_rows() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_ROWS], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["[]"]
 
 
 def test_rows_before_a_start_time_and_after_an_end_time_are_left_out() -> None:
