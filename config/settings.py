@@ -1,5 +1,6 @@
 """The streaming job's configuration: one frozen object, loaded and checked once, handed to whatever needs it."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,10 +94,20 @@ class UpkeepSettings(Frozen):
     """Never less than a week: readers and time travel of a running query need the files."""
 
 
+_FLATTEN_PROCESSES_MAX = 4
+"""More than the rest of a job keeps up with."""
+
+
+def _spare_cores() -> int:
+    return min(_FLATTEN_PROCESSES_MAX, (os.cpu_count() or 1) - 1)
+
+
 class PipelineSettings(Frozen):
     slice_bytes_max: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     """What the driver holds of one batch at a time; a larger batch is cut by key into slices."""
     parallel_tables: int = Field(default=4, ge=1)
+    flatten_processes: int = Field(default_factory=_spare_cores, ge=0, le=64)
+    """Beside the job's own, for large batches; started by the first of them, 110 MB each."""
     park_retry_s_max: int = Field(default=60, ge=1)
     claim_check_attempts: int = Field(default=4, ge=1)
 

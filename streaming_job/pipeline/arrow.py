@@ -39,6 +39,18 @@ def values(rows: pa.Table | pa.RecordBatch, name: str) -> list[Any]:
     return rows[name].to_pylist()
 
 
+def to_ipc(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+def from_ipc(packed: bytes) -> pa.Table:
+    with pa.ipc.open_stream(packed) as reader:
+        return reader.read_all()
+
+
 def plain(rows: pa.Table) -> pa.Table:
     """delta-rs' query engine answers with views of text and bytes, which neither Spark nor a merge takes."""
     return rows.cast(pa.schema([_plain(field) for field in rows.schema]))

@@ -17,7 +17,7 @@ from streaming_job.pipeline import current, history, parking, rejects, schema_lo
 from streaming_job.pipeline.changes import as_source_rows
 from streaming_job.pipeline.claims import Resolver, S3Objects
 from streaming_job.pipeline.decode import Decoder
-from streaming_job.pipeline.flatten import Flattener
+from streaming_job.pipeline.flatten_workers import SharedFlattener, Workers
 from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
 from streaming_job.pipeline.locations import Lake, Location, TableLocations, live_sql
@@ -63,6 +63,7 @@ class Assembly:
         self._tables = Tables(settings, lambda: spark)
         self._looks_after_latency = False
         self._look_for_latency_ms = 0
+        self._workers = Workers(settings.pipeline.flatten_processes)
         self._configs = dict(tables)
         self._histories: dict[tuple[Engine, Location], LakeTable] = {}
         self.decoder = Decoder(tables)
@@ -139,7 +140,7 @@ class Assembly:
                 current=table,
                 history=past,
                 lease=lease,
-                flattener=Flattener(config),
+                flattener=SharedFlattener(config, self._workers),
                 schema_log=SchemaLog(self._schema_changes, config.table),
                 resolver=Resolver(self._objects, self._decode_again),
                 order=order,
@@ -162,6 +163,9 @@ class Assembly:
         for done in writer.readmit():
             for rejected in done.late_rejects:
                 self.write_rejects(rejected)
+
+    def close(self) -> None:
+        self._workers.end()
 
     # --- rebuilds -----------------------------------------------------------------------------------------------------
 

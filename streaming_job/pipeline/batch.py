@@ -102,6 +102,7 @@ class Pipeline:
         self._pool.shutdown()
         for lane in self._lanes.values():
             lane.close()
+        self._assembly.close()
 
     def process_batch(self, batch: DataFrame | pa.Table, batch_id: int, *, repair: bool = False) -> BatchReport:
         """Everything of this batch, rows of a source, into the tables; returns when all is committed or parked."""

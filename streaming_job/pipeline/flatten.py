@@ -5,6 +5,7 @@ which then keeps its name and type. Of a name that an image holds twice, which D
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +36,47 @@ class Flattened:
     rescued: Values
 
 
+class Unplaced(NamedTuple):
+    """A value at a path that had no column yet."""
+
+    row: int
+    path: str
+    kind: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a batch taken apart, by whichever process: all that had a column is in it."""
+
+    rows: int
+    columns: dict[str, Values]
+    unplaced: list[Unplaced]
+    kept: dict[int, Kept]
+
+    def place_rest(self, columns: Columns, types: pa.Schema) -> tuple[list[Values], Values]:
+        """Each column, and what is rescued, once it is known which columns there are."""
+        late: dict[str, list[Any]] = {}
+        places: dict[str, Place] = {}
+        for column in columns.flattened:
+            if column.path is not None and column.name not in self.columns:
+                places[column.path] = place_of(column, late.setdefault(column.name, [None] * self.rows))
+        kept = {row: list(values) for row, values in self.kept.items()}
+        for row, path, kind, value in self.unplaced:
+            place = places.get(path)
+            # Learnt columns need no zone.
+            if place is None or not place.put(row, kind, value, None):
+                kept.setdefault(row, []).append((path, value))
+        rescued = [_object(kept[row]) if row in kept else None for row in range(self.rows)]
+        return [self._column(column.name, late, types) for column in columns.flattened], pa.array(rescued, pa.string())
+
+    def _column(self, name: str, late: Mapping[str, list[Any]], types: pa.Schema) -> Values:
+        of_type = types.field(name).type
+        if name in late:
+            return pa.array(late[name], of_type)
+        return self.columns[name] if name in self.columns else pa.nulls(self.rows, of_type)
+
+
 class Flattener:
     """Of one table. Remembers its columns, so that a batch that brings nothing new builds nothing new."""
 
@@ -50,6 +92,10 @@ class Flattener:
 
     def rows(self, changes: pa.Table, known: StructType | None) -> Flattened:
         """Of changes with an image in `new`, or none; `known` are the table's columns, None where it has none yet."""
+        return self.join(changes, known, [self.part(changes, known)])
+
+    def part(self, changes: pa.Table, known: StructType | None) -> Part:
+        """Of some of a batch's changes."""
         columns = self._columns_for(known)
         cells = _Cells(changes.num_rows, self._zone)
         self._tree.bind(cells.open(columns))
@@ -59,16 +105,23 @@ class Flattener:
                 walk.through(image, types)
                 if walk.rest or walk.repeated:
                     cells.fill(row, walk.rest, walk.repeated)
-        if cells.unplaced:
-            columns = self._columns = columns.learn(_seen(cells.unplaced))
-            cells.open(columns)
-            cells.place_rest()
         self._tree.bind({})
+        types_of = arrow_schema(columns.schema())
+        held = {name: pa.array(filled, types_of.field(name).type) for name, filled in cells.by_name.items()}
+        return Part(changes.num_rows, held, cells.unplaced, cells.kept)
+
+    def join(self, changes: pa.Table, known: StructType | None, parts: Sequence[Part]) -> Flattened:
+        """All of a batch's changes, from its parts in their order: what is new is learnt of all of them."""
+        columns = self._columns_for(known)
+        unplaced = [each for part in parts for each in part.unplaced]
+        if unplaced:
+            columns = self._columns = columns.learn(_seen(unplaced))
         schema = columns.schema()
-        types_of = arrow_schema(schema)
+        types = arrow_schema(schema)
+        placed = [part.place_rest(columns, types) for part in parts]
+        flattened = [_joined(pieces) for pieces in zip(*(of_part for of_part, _ in placed), strict=True)]
         keys = self._keys.arrays(values(changes, "key"))
-        flattened = [pa.array(held, types_of.field(name).type) for name, held in cells.by_name.items()]
-        return Flattened(schema, (*keys, *flattened), pa.array(cells.rescued(), pa.string()))
+        return Flattened(schema, (*keys, *flattened), _joined([rescued for _, rescued in placed]))
 
     def _columns_for(self, known: StructType | None) -> Columns:
         if self._columns is None or self._known != known:
@@ -76,16 +129,11 @@ class Flattener:
         return self._columns
 
 
-class _Unplaced(NamedTuple):
-    """A value at a path that has no column yet."""
-
-    row: int
-    path: str
-    kind: str
-    value: Any
+def _joined(pieces: Sequence[Values]) -> Values:
+    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces)
 
 
-def _seen(unplaced: list[_Unplaced]) -> Counter[tuple[str, str]]:
+def _seen(unplaced: list[Unplaced]) -> Counter[tuple[str, str]]:
     """How many values there are of each kind at each path."""
     return Counter((each.kind, each.path) for each in unplaced if each.kind is not UNFIT)
 
@@ -111,20 +159,20 @@ class _Cells:
     def __init__(self, rows: int, zone: _Zone) -> None:
         self._rows = rows
         self._zone = zone
-        self._places: dict[str, Place] = {}
-        self._kept: dict[int, Kept] = {}
         self.by_name: dict[str, list[Any]] = {}
-        self.unplaced: list[_Unplaced] = []
+        self.kept: dict[int, Kept] = {}
+        self.unplaced: list[Unplaced] = []
 
     def open(self, columns: Columns) -> dict[str, Place]:
-        """A place for each path with a column; those that are open stay."""
+        """A place for each path with a column."""
+        places: dict[str, Place] = {}
         for column in columns.flattened:
-            cells = self.by_name.setdefault(column.name, [None] * self._rows)
-            if column.path is not None and column.path not in self._places:
+            if column.path is not None:
+                cells = self.by_name[column.name] = [None] * self._rows
                 place = place_of(column, cells)
                 # The zone is looked for among what has to be converted.
-                self._places[column.path] = place._replace(plain=None) if column.path == self._zone.path else place
-        return self._places
+                places[column.path] = place._replace(plain=None) if column.path == self._zone.path else place
+        return places
 
     def fill(self, row: int, leaves: list[Leaf], repeated: Kept) -> None:
         zone = self._zone.of(leaves)
@@ -132,21 +180,11 @@ class _Cells:
         for node, kind, value in leaves:
             place = node.place
             if place is None:
-                self.unplaced.append(_Unplaced(row, node.path, kind, value))
+                self.unplaced.append(Unplaced(row, node.path, kind, value))
             elif not place.put(row, kind, value, zone):
                 kept.append((node.path, value))
         if kept:
-            self._kept[row] = kept
-
-    def place_rest(self) -> None:
-        """What came before its column; learnt columns need no zone."""
-        for row, path, kind, value in self.unplaced:
-            place = self._places.get(path)
-            if place is None or not place.put(row, kind, value, None):
-                self._kept.setdefault(row, []).append((path, value))
-
-    def rescued(self) -> list[str | None]:
-        return [_object(self._kept[row]) if row in self._kept else None for row in range(self._rows)]
+            self.kept[row] = kept
 
 
 def _object(kept: Kept) -> str:

@@ -14,7 +14,7 @@ from streaming_job.pipeline import current, dedupe, history
 from streaming_job.pipeline.arrow import Column, pc, repeated, replaced, values
 from streaming_job.pipeline.changes import SCHEMA
 from streaming_job.pipeline.claims import Resolver
-from streaming_job.pipeline.flatten import Flattener
+from streaming_job.pipeline.flatten_workers import SharedFlattener
 from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.merge import LakeTable
 from streaming_job.pipeline.order import REFUSED, Order
@@ -57,7 +57,7 @@ class TableParts:
     current: LakeTable
     history: LakeTable
     lease: Lease
-    flattener: Flattener
+    flattener: SharedFlattener
     schema_log: SchemaLog
     resolver: Resolver
     order: Order

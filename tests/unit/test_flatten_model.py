@@ -122,15 +122,20 @@ ITEM = st.one_of(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(batches=st.lists(st.lists(ITEM.map(dumps), min_size=1, max_size=15), min_size=1, max_size=2))
-def test_random_items_flatten_as_the_model_says(batches: list[list[str]]) -> None:
-    """Batch after batch; between them the job restarts and knows no more than the table's schema."""
+@given(
+    batches=st.lists(st.lists(ITEM.map(dumps), min_size=1, max_size=15), min_size=1, max_size=2),
+    cut=st.integers(0, 15),
+)
+def test_random_items_flatten_as_the_model_says(batches: list[list[str]], cut: int) -> None:
+    """Batch after batch, in parts; between them the job restarts and knows no more than the table's schema."""
     model = Model(CONFIG)
     model.learn([])
     model.columns["/whole"] = ("whole", "j")
     known: StructType | None = None
     for images in batches:
-        flattened = Flattener(CONFIG).rows(changes([*images, None]), known)
+        flattener, rows = Flattener(CONFIG), changes([*images, None])
+        parts = [flattener.part(part, known) for part in (rows.slice(0, cut), rows.slice(cut)) if part.num_rows]
+        flattened = flattener.join(rows, known, parts)
         expected = [model.leaves(image) for image in images]
         model.learn(expected)
         assert flattened.schema.names == ["id", *(name for name, _ in model.columns.values())]
