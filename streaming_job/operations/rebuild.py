@@ -19,7 +19,7 @@ from streaming_job.pipeline import current, parking
 from streaming_job.pipeline.lease import Clock, Owner, holder_of
 from streaming_job.pipeline.locations import Lake, TableLocations
 from streaming_job.pipeline.merge import LakeTable, TableSpec
-from streaming_job.pipeline.opening import Tables, log_properties, shared_engine
+from streaming_job.pipeline.opening import Tables, current_properties, shared_engine
 from streaming_job.pipeline.order import GENERATIONS_PROPERTY
 from streaming_job.pipeline.rebuild import Filling, Rebuild, State
 from streaming_job.pipeline.requests import REBUILD, ask
@@ -95,7 +95,7 @@ class Rebuilding:
         engine = self.config.lake.engine
         known = self.tables.properties(self._places.current).get(GENERATIONS_PROPERTY, "")
         scanned = {current.SCANNED_PROPERTY: str(since_ms)} if since_ms is not None else {}
-        properties = log_properties(engine, self.settings) | rebuild.as_properties() | scanned
+        properties = current_properties(engine, self.settings) | rebuild.as_properties() | scanned
         spec = current.spec(self._places.rebuilt, StructType(), properties | {GENERATIONS_PROPERTY: known})
         self.tables.open(engine, spec)
         return rebuild

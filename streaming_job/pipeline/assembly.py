@@ -22,7 +22,7 @@ from streaming_job.pipeline.lane import TableLane
 from streaming_job.pipeline.lease import Clock, Lease, Owner
 from streaming_job.pipeline.locations import Lake, Location, TableLocations, live_sql
 from streaming_job.pipeline.merge import Engine, Guard, LakeTable, TableSpec
-from streaming_job.pipeline.opening import Tables, log_properties, shared_engine
+from streaming_job.pipeline.opening import Tables, current_properties, log_properties, shared_engine
 from streaming_job.pipeline.order import Order
 from streaming_job.pipeline.properties import written
 from streaming_job.pipeline.rebuild import Rebuild, take_over
@@ -125,9 +125,11 @@ class Assembly:
     def _writer(self, config: TableConfig, place: Location) -> TableWriter:
         """Of `current`, or of the new one beside it; `history` is the same."""
         rules, settings = config.lake, self._settings
-        log = log_properties(rules.engine, settings) | {VACUUMED_PROPERTY: str(self._clock())}
+        vacuumed = {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
-        table = self._tables.open(rules.engine, current.spec(place, StructType(), log | feed))
+        properties = current_properties(rules.engine, settings) | vacuumed | feed
+        table = self._tables.open(rules.engine, current.spec(place, StructType(), properties))
+        log = log_properties(rules.engine, settings) | vacuumed
         past = self._history(rules.engine, history.spec(self.lake.of(config).history, log))
         lease = self._lease(table)
         order = Order(table, rules, lease.check, self._clock)

@@ -66,6 +66,12 @@ def log_properties(engine: Engine, settings: Settings) -> dict[str, str]:
     return {"delta.logRetentionDuration": f"interval {days} days", "delta.checkpointInterval": interval}
 
 
+def current_properties(engine: Engine, settings: Settings) -> dict[str, str]:
+    """Spark marks replaced rows in place, where it would write their files anew; delta-rs cannot."""
+    marks = {"delta.enableDeletionVectors": "true"} if engine == "spark" else {}
+    return log_properties(engine, settings) | marks
+
+
 def storage_options(settings: Settings, address: str) -> dict[str, str]:
     """How delta-rs reaches a bucket; credentials come from the environment, as for boto3."""
     if not address.startswith("s3"):
