@@ -133,6 +133,17 @@ def test_a_batch_of_unknown_size_is_cut_by_key_and_comes_out_the_same(spark: Spa
     assert len(rig.rows("things/history", "_seq")) == 120
 
 
+def test_engine_spark_marks_a_row_that_it_replaces_and_writes_none_of_its_neighbours_anew(
+    spark: SparkSession, lake: Path
+) -> None:
+    rig = LakeRig(spark, lake, table_config(engine="spark"))
+    rig.run([put(f"k{number}", 1, n=number) for number in range(20)], [put("k3", 2, n=99)])
+    commits = spark.sql(f"DESCRIBE HISTORY delta.`{rig.path('things/current')}`").where("operation = 'MERGE'").collect()
+    copied = [commit["operationMetrics"]["numTargetRowsCopied"] for commit in commits]
+    assert copied == ["0", "0"]
+    assert {key: row[2] for key, row in seqs(rig).items()} == {f"k{n}": 99.0 if n == 3 else n for n in range(20)}
+
+
 @pytest.fixture
 def catalog(spark: SparkSession) -> Iterator[str]:
     spark.sql("CREATE DATABASE IF NOT EXISTS rigged")
