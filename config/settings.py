@@ -107,7 +107,7 @@ class PipelineSettings(Frozen):
     """What the driver holds of one batch at a time; a larger batch is cut by key into slices."""
     parallel_tables: int = Field(default=4, ge=1)
     flatten_processes: int = Field(default_factory=_spare_cores, ge=0, le=64)
-    """Beside the job's own, for large batches; started by the first of them, 110 MB each."""
+    """Beside the job's own, for large batches; started by the first of them, some 250 MB each."""
     park_retry_s_max: int = Field(default=60, ge=1)
     claim_check_attempts: int = Field(default=4, ge=1)
 
