@@ -132,9 +132,9 @@ def _limits(load: Load) -> Iterator[Limit]:
         "nothing: a key's changes stand in one order. Other keys are not held up by it",
     )
     yield Limit(
-        "one job: it decodes and flattens on one core",
+        "one job: one process decodes, and flattens with others",
         job_changes_s(),
-        "another stack for other tables; one table alone would need that work on executors",
+        "another stack for other tables; one table alone would need more cores, or that work on executors",
     )
     yield Limit(
         f"one table: {DYNAMODB_TABLE_WRITE_UNITS_S:,} write units a second by default",
