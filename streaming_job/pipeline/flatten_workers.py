@@ -127,14 +127,15 @@ class Workers:
         with self._lock:
             if not self._started:
                 self._start()
+            self._let_go_of_unfit()
             taken = [worker for worker in self._free if worker.is_ready][:wanted]
             self._free = [worker for worker in self._free if worker not in taken]
         try:
             yield taken
         finally:
             with self._lock:
-                for worker in taken:
-                    self._give_back(worker)
+                self._free += taken
+                self._let_go_of_unfit()
 
     def _start(self) -> None:
         self._started = True
@@ -144,15 +145,14 @@ class Workers:
         except OSError as error:
             log.warning("no process to flatten in; the job does it itself", extra={"reason": str(error)})
 
-    def _give_back(self, worker: Worker) -> None:
-        if not worker.is_fit:
+    def _let_go_of_unfit(self) -> None:
+        for worker in [each for each in self._free if not each.is_fit]:
+            self._free.remove(worker)
             log.warning(
                 "a process that flattens ended; the job goes on without it",
                 extra={"pid": worker.pid, "processes_left": len(self._free)},
             )
             worker.end()
-        else:
-            self._free.append(worker)
 
     def end(self) -> None:
         with self._lock:

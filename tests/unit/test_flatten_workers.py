@@ -96,6 +96,30 @@ def test_an_answer_that_nobody_fetched_is_never_taken_for_another_ones(workers: 
         assert left == [asked[1]]
 
 
+def test_a_process_killed_with_a_part_in_hand_says_that_it_has_none(workers: Workers) -> None:
+    until_ready(workers)
+    with workers.borrow(1_000) as asked:
+        os.kill(asked[0].pid, signal.SIGSTOP)
+        asked[0].ask(CONFIG, None, batch())
+        os.kill(asked[0].pid, signal.SIGKILL)
+        assert asked[0].part() is None
+    with workers.borrow(1_000) as left:
+        assert left == [asked[1]]
+
+
+def test_a_process_that_ended_before_it_was_ready_is_told_of(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = psutil.Process().children()
+    with workers.borrow(1_000):
+        started = next(each for each in psutil.Process().children() if each not in before)
+    started.kill()
+    psutil.wait_procs([started], timeout=20)
+    with workers.borrow(1_000):
+        pass
+    assert "goes on without it" in caplog.text
+
+
 ABANDONED = """
 import os, signal, sys
 from tests.unit.test_flatten_workers import until_ready
