@@ -127,7 +127,6 @@ class Workers:
         with self._lock:
             if not self._started:
                 self._start()
-            self._let_go_of_unfit()
             taken = [worker for worker in self._free if worker.is_ready][:wanted]
             self._free = [worker for worker in self._free if worker not in taken]
         try:
