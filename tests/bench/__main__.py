@@ -74,10 +74,10 @@ def drain() -> dict[str, Any]:
 
 
 def growth() -> dict[str, Any]:
-    batches_of = [100, 5_000]
-    found = bench_growth.run([10_000, 1_000_000, 10_000_000], batches_of, 30, ["rust"])
-    beside = bench_growth.run([10_000, 1_000_000], batches_of[:1], 10, ["rust, no index", "spark", "spark, files anew"])
-    small, large = (found[bench_growth.named(size, "rust", "insert-mostly", 100)] for size in (10_000, 1_000_000))
+    sizes, batches_of = [10_000, 1_000_000, 10_000_000], [100, 5_000]
+    found = bench_growth.run(sizes, batches_of, 30, ["rust", "spark"])
+    beside = bench_growth.run(sizes[:2], batches_of[:1], 10, ["rust, no index", "spark, files anew"])
+    small, large = (found[bench_growth.named(size, "rust", "insert-mostly", 100)] for size in sizes[:2])
     return {"ratio_1m_to_10k": round(large["p50_ms"] / small["p50_ms"], 2), "merges": found | beside}
 
 
