@@ -1,6 +1,7 @@
 """Puts one table's lane together from the configuration: locations, engines, lease, flattener, shared tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import Final
@@ -77,11 +78,12 @@ class Assembly:
             places = self.lake.of(config)
             if not is_rebuilt:
                 self._refuse_half_a_table(config.lake.engine, places)
-            opened = self._writer(config, places.current)
-            if places.live is not None:
-                self._spark.sql(
-                    f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
-                )
+            with self._writer(config, places.current) as opened:
+                if places.live is not None:
+                    self._spark.sql(
+                        f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
+                    )
+                self._readmit(opened)
             parts = opened.parts
             self.upkeep.take_on(
                 upkeep_of(
@@ -94,15 +96,14 @@ class Assembly:
                 ),
                 config.table,
             )
-            self._readmit(opened)
             return opened
 
         return self._lane(config.table, writer, parking.Parking(self._parked, config.table))
 
     def lane_beside(self, config: TableConfig) -> TableLane:
         def writer() -> TableWriter:
-            opened = self._writer(config, self.lake.of(config).rebuilt)
-            guard = opened.parts.lease.check
+            with self._writer(config, self.lake.of(config).rebuilt) as opened:
+                guard = opened.parts.lease.check
             self.upkeep.take_on([compaction(opened.parts.current, self._settings.upkeep, self._clock, guard)])
             return opened
 
@@ -122,8 +123,13 @@ class Assembly:
     def write_rejects(self, rejected: pa.Table) -> int:
         return rejects.write(self._rejects, rejected, self._clock()) if rejected.num_rows else 0
 
-    def _writer(self, config: TableConfig, place: Location) -> TableWriter:
-        """Of `current`, or of the new one beside it; `history` is the same."""
+    @contextmanager
+    def _writer(self, config: TableConfig, place: Location) -> Iterator[TableWriter]:
+        """Of `current`, or of the new one beside it; `history` is the same.
+
+        Where the table cannot be opened after all, no lease is left behind: the next attempt would find it held, by
+        this very process, which stops the job.
+        """
         rules, settings = config.lake, self._settings
         vacuumed = {VACUUMED_PROPERTY: str(self._clock())}
         feed = {"delta.enableChangeDataFeed": "true"} if rules.change_data_feed else {}
@@ -133,23 +139,26 @@ class Assembly:
         past = self._history(rules.engine, history.spec(self.lake.of(config).history, log))
         lease = self._lease(table)
         order = Order(table, rules, lease.check, self._clock)
-        # Last, so that a table that cannot be opened leaves no lease behind.
         lease.acquire(wait_ms=settings.lease.wait_s * 1000)
-        _apply(feed, table, lease.check)
-        return TableWriter(
-            config,
-            TableParts(
-                current=table,
-                history=past,
-                lease=lease,
-                flattener=SharedFlattener(config, self._workers),
-                schema_log=SchemaLog(self._schema_changes, config.table),
-                resolver=Resolver(self._objects, self._decode_again),
-                order=order,
-                refused=parking.Parking(self._refused, config.table),
-                clock=self._clock,
-            ),
-        )
+        try:
+            _apply(feed, table, lease.check)
+            yield TableWriter(
+                config,
+                TableParts(
+                    current=table,
+                    history=past,
+                    lease=lease,
+                    flattener=SharedFlattener(config, self._workers),
+                    schema_log=SchemaLog(self._schema_changes, config.table),
+                    resolver=Resolver(self._objects, self._decode_again),
+                    order=order,
+                    refused=parking.Parking(self._refused, config.table),
+                    clock=self._clock,
+                ),
+            )
+        except Exception:
+            lease.release()
+            raise
 
     def _history(self, engine: Engine, spec: TableSpec) -> LakeTable:
         """One for both lanes of a table: a handle knows what it wrote itself, and reads anew what another one did."""
