@@ -43,6 +43,8 @@ class Unplaced(NamedTuple):
     path: str
     kind: str
     value: Any
+    zone: str | None
+    """Of its item, for a time written without one: a column of the table may turn out to be the path's."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,9 @@ class Part:
             if column.path is not None and column.name not in self.columns:
                 places[column.path] = place_of(column, late.setdefault(column.name, [None] * self.rows))
         kept = {row: list(values) for row, values in self.kept.items()}
-        for row, path, kind, value in self.unplaced:
+        for row, path, kind, value, zone in self.unplaced:
             place = places.get(path)
-            # Learnt columns need no zone.
-            if place is None or not place.put(row, kind, value, None):
+            if place is None or not place.put(row, kind, value, zone):
                 kept.setdefault(row, []).append((path, value))
         rescued = [_object(kept[row]) if row in kept else None for row in range(self.rows)]
         return [self._column(column.name, late, types) for column in columns.flattened], pa.array(rescued, pa.string())
@@ -185,7 +186,7 @@ class _Cells:
         for node, kind, value in leaves:
             place = node.place
             if place is None:
-                self.unplaced.append(Unplaced(row, node.path, kind, value))
+                self.unplaced.append(Unplaced(row, node.path, kind, value, zone))
             elif not place.put(row, kind, value, zone):
                 kept.append((node.path, value))
         if kept:

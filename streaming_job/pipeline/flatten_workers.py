@@ -175,9 +175,12 @@ class SharedFlattener:
             ours, *theirs = _divided(changes, 1 + len(workers))
             for worker, part in zip(workers, theirs, strict=True):
                 worker.ask(self._config, known, part)
-            parts = [self._own.part(ours, known)]
-            for worker, part in zip(workers, theirs, strict=True):
-                parts.append(worker.part() or self._own.part(part, known))
+            try:
+                parts = [self._own.part(ours, known)]
+            finally:
+                # Whatever became of ours: a process whose answer nobody fetched is of no more use.
+                answers = [worker.part() for worker in workers]
+            parts += [answer or self._own.part(part, known) for answer, part in zip(answers, theirs, strict=True)]
         return self._own.join(changes, known, parts)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
+from pyspark.sql.types import LongType, StructField, StructType, TimestampType
 
-from config.tables import load_table
+from config.tables import TimeZoneRule, load_table
+from streaming_job.pipeline.columns import ColumnTypeError
 from streaming_job.pipeline.flatten import Flattener
 from streaming_job.pipeline.flatten_workers import SharedFlattener, Workers
 from tests.support.flattening import changes, flat_rows
@@ -87,8 +89,34 @@ def test_what_a_killed_process_was_to_do_is_done_all_the_same(
         assert len(left) == 1
 
 
+def test_a_table_whose_rules_conflict_with_its_columns_takes_the_processes_from_no_other(workers: Workers) -> None:
+    until_ready(workers)
+    known = StructType([StructField("recorded_at", LongType())])
+    with pytest.raises(ColumnTypeError):
+        SharedFlattener(CONFIG, workers).rows(batch(), known)
+    with workers.borrow(1_000) as left:
+        assert len(left) == 2
+
+
+def test_times_without_a_zone_are_placed_in_every_part_where_the_table_forgot_whose_its_column_is(
+    workers: Workers,
+) -> None:
+    """Its comment was written over, and no rule declares it: each batch finds the path again."""
+    config = CONFIG.model_copy(
+        update={"lake": CONFIG.lake.model_copy(update={"columns": {}, "time_zone": TimeZoneRule(zone="Europe/London")})}
+    )
+    known = StructType([StructField("at", TimestampType(), metadata={"comment": "when it was"})])
+    alone, shared = Flattener(config), SharedFlattener(config, workers)
+    until_ready(workers)
+    rows = changes(['{"at":"2026-07-01 12:00:00"}'] * ROWS, attribute="event_id")
+    for _ in range(2):
+        expected, found = alone.rows(rows, known), shared.rows(rows, known)
+        assert flat_rows(found) == flat_rows(expected)
+        assert not found.rescued.drop_null()
+        assert len(found.columns[-1].drop_null()) == ROWS
+
+
 def test_an_answer_that_nobody_fetched_is_never_taken_for_another_ones(workers: Workers) -> None:
-    """As after an error in our own part of the batch."""
     until_ready(workers)
     with workers.borrow(1_000) as asked:
         asked[0].ask(CONFIG, None, batch())
