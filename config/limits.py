@@ -51,6 +51,10 @@ LAMBDA_MEMORY_MB_PER_CORE: Final = 1_769
 CLOUDWATCH_METRICS_PER_CALL_MAX: Final = 1_000
 CLOUDWATCH_VALUES_PER_METRIC_MAX: Final = 150
 
+# SQL, and Python's datetime.
+CALENDAR_MS_MAX: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
 # Ours.
 RETENTION_GUARD: Final = 0.75
 """Of what a stream keeps: with the oldest unread record past this, everybody is told, long before it is lost."""

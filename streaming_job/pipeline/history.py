@@ -10,7 +10,8 @@ from typing import Final
 import pyarrow as pa
 from pyspark.sql.types import BooleanType, DateType, LongType, StringType, StructType, TimestampType
 
-from streaming_job.pipeline.arrow import Column, moment, pc, table
+from config.limits import CALENDAR_MS_MAX
+from streaming_job.pipeline.arrow import Column, kept, moment, pc, table
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Guard, LakeTable, Merge, TableSpec
 from streaming_job.pipeline.merge_rust import arrow_schema
@@ -40,8 +41,6 @@ COLUMNS: Final = (
 _SCHEMA: Final = arrow_schema(COLUMNS)
 _UNIQUE: Final = ("_table", "_key", "_seq")
 _DAY_MS: Final = 86_400_000
-_LAST_MS: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 
 def spec(location: Location, properties: dict[str, str]) -> TableSpec:
@@ -51,9 +50,14 @@ def spec(location: Location, properties: dict[str, str]) -> TableSpec:
 
 
 def write(into: LakeTable, changes: pa.Table, ingest_ms: int, guard: Guard) -> int:
-    """How many of these changes were new to the history."""
+    """How many of these changes were new to the history. Dated ones are found by their time, so the others go apart."""
     rows = _rows(changes, ingest_ms)
-    is_dated = _is_dated(rows)
+    is_dated = _is_dated(rows["_created_ms"], rows["_op"])
+    parts = ((True, kept(rows, is_dated)), (False, kept(rows, pc.invert(is_dated))))
+    return sum(_merged(into, part, guard, is_dated=dated) for dated, part in parts if part.num_rows)
+
+
+def _merged(into: LakeTable, rows: pa.Table, guard: Guard, *, is_dated: bool) -> int:
     within = _within(rows, is_dated=is_dated)
     merge = Merge(match=_UNIQUE, insert=COLUMNS.names, within=within, is_dated=is_dated)
     return into.merge(rows, merge, guard).inserted
@@ -76,17 +80,17 @@ def _day(changes: pa.Table) -> Column:
 
     What is no day at all (a producer may write anything) counts as 1970-01-01: a change is kept whatever it says.
     """
-    within_calendar = pc.max_element_wise(pc.min_element_wise(changes["created_ms"], _LAST_MS), 0)
+    within_calendar = pc.max_element_wise(pc.min_element_wise(changes["created_ms"], CALENDAR_MS_MAX), 0)
     created = pc.cast(pc.divide(within_calendar, _DAY_MS), pa.int32()).cast(pa.date32())
     digits = pc.utf8_slice_codeunits(changes["change_seq"], 0, 8)
     generation = pc.strptime(digits, format="%Y%m%d", unit="s", error_is_null=True).cast(pa.date32())
-    is_dated = pc.and_(pc.is_valid(changes["created_ms"]), pc.not_equal(changes["op"], "SNAPSHOT"))
+    is_dated = _is_dated(changes["created_ms"], changes["op"])
     return pc.coalesce(pc.if_else(is_dated, created, generation), pa.scalar(date(1970, 1, 1)))
 
 
-def _is_dated(rows: pa.Table) -> bool:
+def _is_dated(created_ms: Column, op: Column) -> Column:
     """A scanned row's time is that of its scan: scanned again, the same row has another."""
-    return not rows["_created_ms"].null_count and not pc.any(pc.equal(rows["_op"], "SNAPSHOT")).as_py()
+    return pc.and_(pc.is_valid(created_ms), pc.not_equal(op, "SNAPSHOT"))
 
 
 def _within(rows: pa.Table, *, is_dated: bool) -> str:

@@ -84,6 +84,17 @@ def test_a_scanned_row_is_looked_for_whenever_it_was_scanned(tmp_path: Path) -> 
     assert write(table, changes(("a", 1, DAY_MS + 60_000), op="SNAPSHOT")) == 0
 
 
+def test_a_change_that_came_in_a_batch_with_scanned_rows_is_known_when_it_comes_again(tmp_path: Path) -> None:
+    """As where one job reads the objects of both."""
+    table = opened(tmp_path)
+    change, undated = changes(("a", 1, DAY_MS)), changes(("u", 1, DAY_MS))
+    undated = undated.set_column(undated.column_names.index("created_ms"), "created_ms", pa.nulls(1, pa.int64()))
+    assert write(table, pa.concat_tables([change, changes(("s", 0, DAY_MS), op="SNAPSHOT"), undated])) == 3
+    assert operations(table) == ["WRITE", "MERGE"]
+    assert [write(table, again) for again in (change, undated)] == [0, 0]
+    assert table.count("true") == 3
+
+
 def test_of_two_writers_with_the_same_changes_the_second_writes_none_wherever_the_first_committed(
     tmp_path: Path,
 ) -> None:
