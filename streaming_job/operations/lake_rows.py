@@ -31,6 +31,10 @@ _FIELDS: Final[list[tuple[str, pa.DataType]]] = [
 _JUDGED: Final = pa.schema(_FIELDS)
 _KEYS_AT_ONCE: Final = 1_000
 _ROWS_AT_ONCE: Final = 10_000
+_AHEAD_MS_MAX: Final = 60_000
+"""What clocks may differ by. A change that was taken in longer than this before it was made has its time of a writer
+whose clock is ahead, as `pull` reads it, and says nothing of what came before it.
+"""
 
 
 class NoTableError(LakestreamError):
@@ -82,7 +86,10 @@ class DeltaLakeRows:
 
     def newest_created_ms(self) -> int:
         # See SparkLakeRows.
-        found = self._select("max(_created_ms) AS newest", "_op <> 'SNAPSHOT'")
+        taken_in_ms = "CAST(_ingest_ts AS BIGINT) / 1000"
+        found = self._select(
+            "max(_created_ms) AS newest", f"_op <> 'SNAPSHOT' AND _created_ms <= {taken_in_ms} + {_AHEAD_MS_MAX}"
+        )
         return max((int(row["newest"] or 0) for batch in found for row in batch.to_pylist()), default=0)
 
     def _of_keys(self, columns: str, keys: Sequence[str], further: str = "") -> Iterator[pa.RecordBatch]:
@@ -122,7 +129,8 @@ class SparkLakeRows:
 
     def newest_created_ms(self) -> int:
         # Of `current`, tombstones too: `history` is committed a moment before. When an item was scanned is no change.
-        changes = self._read(self._locations.current.sql).where("_op <> 'SNAPSHOT'")
+        of_changes = f"_op <> 'SNAPSHOT' AND _created_ms <= unix_millis(_ingest_ts) + {_AHEAD_MS_MAX}"
+        changes = self._read(self._locations.current.sql).where(of_changes)
         newest = changes.agg(F.max("_created_ms")).first()
         return int(newest[0]) if newest is not None and newest[0] is not None else 0
 

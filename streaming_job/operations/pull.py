@@ -181,7 +181,7 @@ class Pull:
             number = sequence(version, digest)
             return number
 
-        reading = Reading("MODIFY", GENERATION, numbered, self.versions.created_ms(version, read_ms), read_ms)
+        reading = Reading("MODIFY", GENERATION, numbered, self.versions.created_ms(version), read_ms)
         change = self._encoded(item, reading)
         if change is None:
             return None

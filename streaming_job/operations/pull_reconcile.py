@@ -103,7 +103,7 @@ class Reconcile:
             own = sequence(version, digest)
             return own if number is None else max(own, after(number))
 
-        reading = Reading("MODIFY", GENERATION, numbered, versions.created_ms(version, now_ms), now_ms)
+        reading = Reading("MODIFY", GENERATION, numbered, versions.created_ms(version), now_ms)
         change = encode_item(item, self.source.rules, reading, self.pull.claims_bucket)
         if change is not None and change.claim is not None:
             self.pull.park(change.claim)

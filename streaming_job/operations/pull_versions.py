@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from config.limits import SEQUENCE_DIGITS
+from config.limits import CALENDAR_MS_MAX, SEQUENCE_DIGITS
 
 Typed = Mapping[str, Any]
 """An attribute's value as DynamoDB says it."""
@@ -73,11 +73,13 @@ class Versions:
         """The version of something written now; None where versions are no times."""
         return Decimal(now_ms) * self._per_second / 1000 if self._unit != "count" else None
 
-    def created_ms(self, version: Version, read_ms: int) -> int | None:
-        """When it was written, as far as its version tells: no later than it was read."""
+    def created_ms(self, version: Version) -> int | None:
+        """When it was written, as its version tells, be its writer's clock ahead: `history` finds a change by it, so it
+        has to be the same each time the version is read.
+        """
         if self._unit == "count" or version.number is None:
             return None
-        return min(read_ms, int(version.number * 1000 / self._per_second))
+        return min(CALENDAR_MS_MAX, int(version.number * 1000 / self._per_second))
 
     @property
     def _per_second(self) -> int:

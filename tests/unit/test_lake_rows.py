@@ -1,11 +1,12 @@
 """`current` as `verify` reads it without Spark: whatever kinds of columns it has, and whoever wrote to it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from envelopes import Change, put, remove
+from envelopes import DAY_MS, Change, put, remove
 from lake_rig import settings_for, table_config
 from pyspark.sql import SparkSession
 from rig_without_spark import RigWithoutSpark
@@ -65,6 +66,12 @@ def test_rows_of_every_kind_of_column_are_found_intact_and_one_altered_by_hand_i
     assert rows.newest_created_ms() == item("a", 1).created_ms
     DeltaTable(str(tmp_path / "lake" / "things" / "current")).update({"count": "8"}, predicate="id = 'a'")
     assert {key: row.intact for key, row in rows.of(keys).items()} == {key: "a" not in key for key in digests}
+
+
+def test_a_change_dated_after_it_was_taken_in_does_not_say_how_far_the_lake_is(tmp_path: Path) -> None:
+    """As one that is pulled, of a writer whose clock is a day ahead."""
+    ahead = replace(item("b", 1), created_ms=DAY_MS + 86_400_000)
+    assert lake(tmp_path / "lake", item("a", 1), ahead).newest_created_ms() == item("a", 1).created_ms
 
 
 def test_a_row_that_its_rules_keep_after_a_delete_is_told_apart(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from index_memory import NOW_MS, IndexInMemory, table_config
+from index_memory import IndexInMemory, table_config
 from typer.testing import CliRunner
 
 from config.errors import ConfigurationError
@@ -85,6 +85,7 @@ def test_numbers_are_ordered_as_their_versions_whatever_the_digests(
         ("count", {"N": "60"}, None, None),
         ("iso", {"S": "2023-11-14T22:13:20.25Z"}, {"S": "2023-11-14T22:12:20"}, 1_700_000_000_250),
         ("iso", {"S": "2023-11-14 22:13:20"}, {"S": "2023-11-14 22:12:20"}, 1_700_000_000_000),
+        ("ms", {"N": "9" * 18}, {"N": "999999999999939999"}, 253_402_300_799_999),
         ("ms", {"N": "-5"}, None, None),
         ("ms", {"N": "1E+30"}, None, None),
         ("ms", {"S": "5"}, None, None),
@@ -98,7 +99,7 @@ def test_versions_are_read_stepped_back_from_and_dated(
     versions = Versions(unit, 60)
     version = versions.read(typed)
     assert versions.behind(version) == begin
-    assert versions.created_ms(version, NOW_MS) == created_ms
+    assert versions.created_ms(version) == created_ms
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
