@@ -49,9 +49,15 @@ class Health:
             return Verdict(State.STOPPING, "asked to stop; the batch in hand is being finished")
         if progress_at is None:
             return Verdict(State.STARTING, "no batch and no look at the source yet")
-        silent_s = self._clock() - progress_at
-        if silent_s > self._unhealthy_after_s:
+        if stalled_s := self.stalled_s():
             return Verdict(
-                State.STALLED, f"no batch committed for {silent_s:.0f} s (limit {self._unhealthy_after_s:.0f} s)"
+                State.STALLED, f"no batch committed for {stalled_s:.0f} s (limit {self._unhealthy_after_s:.0f} s)"
             )
         return Verdict(State.READY, "batches are being committed, or there is nothing to commit")
+
+    def stalled_s(self) -> float:
+        """How long ago the last progress was; 0 while that is within the limit, and before the first."""
+        with self._lock:
+            progress_at = self._progress_at
+        silent_s = 0.0 if progress_at is None else self._clock() - progress_at
+        return silent_s if silent_s > self._unhealthy_after_s else 0.0

@@ -66,7 +66,8 @@ def _run_with(
     place = Lake(settings.lake).shared("latency")
     figures = latency_table(spark, path=place.path, name=place.name)
     book = LatencyBook(known_batches(figures))
-    metrics, health = JobMetrics(book), Health(settings.http.unhealthy_after_s)
+    health = Health(settings.http.unhealthy_after_s)
+    metrics = JobMetrics(book, health)
 
     def flush_failed(error: Exception) -> None:
         metrics.latency_failures.inc()

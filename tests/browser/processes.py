@@ -22,8 +22,8 @@ HOPS_MS = {"origin": 180, "bridge": 12, "publish": 35, "wait": 210, "commit": 26
 class FedProcess:
     """Serves a registry over HTTP; can end and come back at the same address."""
 
-    def __init__(self, registry: object) -> None:
-        self._app = application(registry, Health(60))  # type: ignore[arg-type]
+    def __init__(self, registry: object, health: Health) -> None:
+        self._app = application(registry, health)  # type: ignore[arg-type]
         self._server = HttpServer(self._app, HttpSettings())
         self._server.start()
         self.url = f"{self._server.url}/metrics"
@@ -39,9 +39,11 @@ class FedProcess:
 class FedJob(FedProcess):
     def __init__(self) -> None:
         self.book = LatencyBook()
-        self.metrics = JobMetrics(self.book)
+        health = Health(unhealthy_after_s=3_600)
+        health.progressed()
+        self.metrics = JobMetrics(self.book, health)
         self._batches = 0
-        super().__init__(self.metrics.registry)
+        super().__init__(self.metrics.registry, health)
 
     def is_behind(self, ms: int, *, shard: str = "shardId-000000000000") -> None:
         counters = dict.fromkeys(ShardProgress.__dataclass_fields__, 0) | {"behind_ms": ms}
@@ -82,7 +84,7 @@ class FedJob(FedProcess):
 class FedMapping(FedProcess):
     def __init__(self) -> None:
         self.metrics = MappingMetrics()
-        super().__init__(self.metrics.registry)
+        super().__init__(self.metrics.registry, Health(60))
         self.metrics.backlog.labels("shardId-00000001").set(0)
 
     def sent(self, changes: int) -> None:

@@ -39,10 +39,10 @@ def ways(tmp_path: Path) -> Iterator[Ways]:
 def job(spark: SparkSession, ways: Ways, way: str, **source: object) -> JobMetrics:
     """The job, until all that is there now is in its lake; what it published."""
     settings = ways.settings(way, **source)
-    book = LatencyBook()
-    metrics = JobMetrics(book)
+    book, health = LatencyBook(), Health(60)
+    metrics = JobMetrics(book, health)
     with Pipeline(spark, settings, configured_tables(settings), book) as pipeline:
-        running = Job(spark, settings, pipeline, drain=None, metrics=metrics, health=Health(60))
+        running = Job(spark, settings, pipeline, drain=None, metrics=metrics, health=health)
         running.run(available_now=True)
     assert not folder_of(settings.lake.checkpoint).exists(), "rows of its batches are left behind"
     return metrics

@@ -28,7 +28,7 @@ def test_a_progress_is_taken_whole_and_never_read_field_by_field(
 
     monkeypatch.setattr(QueryProgressEvent, "fromJObject", refused)
     health = Health(unhealthy_after_s=60)
-    listener = ProgressListener(JobMetrics(LatencyBook()), health)
+    listener = ProgressListener(JobMetrics(LatencyBook(), health), health)
     spark.streams.addListener(listener)
     try:
         rate = spark.readStream.format("rate").load().writeStream.foreachBatch(nothing)

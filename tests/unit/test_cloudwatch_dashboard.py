@@ -74,11 +74,12 @@ def published() -> set[Figure]:
     dimensions = frozenset((name, str(blob[name])) for name in directive["Dimensions"][0])  # type: ignore[literal-required]
     bridge = {(metric["Name"], dimensions) for metric in directive["Metrics"]}
 
-    metrics, kept = JobMetrics(LatencyBook()), KeepingCloudWatch()
+    health, kept = Health(60), KeepingCloudWatch()
+    metrics = JobMetrics(LatencyBook(), health)
     for family in (metrics.changes, metrics.duplicates, metrics.rescued, metrics.parked):
         family.labels(TABLE)
     metrics.source.update(platform_progress({"metrics": {"maxMsBehindLatest": "1"}}, int(time.time() * 1000)))
-    export = CloudWatchExport(kept, metrics, Health(60), pytest.fail)  # type: ignore[arg-type]
+    export = CloudWatchExport(kept, metrics, health, pytest.fail)  # type: ignore[arg-type]
     sketch = HopSketch()
     sketch.add(np.array([1.0]))
     export.measured({(TABLE, hop.name): sketch for hop in HOPS})

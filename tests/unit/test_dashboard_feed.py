@@ -149,6 +149,20 @@ def test_after_a_pause_the_wait_ends_with_the_first_commit() -> None:
     assert waiting.ms(21) == 0
 
 
+def test_a_job_that_answers_and_does_nothing_is_stalled_until_it_commits_again() -> None:
+    """Its figures are those of a quiet stream; what /healthz knows is in two of them."""
+    job = SaidByTheTest("job")
+    feed = Feed([job], target_ms=2_000)
+    quiet = f"lakestream_last_commit_timestamp_seconds {NOW_S - 300}"
+    for stalled_s, state in ((0, "idle"), (150, "stalled"), (0, "idle")):
+        ready = int(not stalled_s)
+        job.says(f"{quiet}\nlakestream_ready {ready}\nlakestream_stalled_seconds {stalled_s}", NOW_S)
+        said = feed.tick(NOW_S).body["verdict"]
+        assert said["state"] == state
+    job.says(f"{quiet}\nlakestream_ready 0\nlakestream_stalled_seconds 0", NOW_S)
+    assert feed.tick(NOW_S).body["verdict"]["state"] == "idle", "it is being stopped: the batch in hand goes on"
+
+
 def test_a_silent_mapping_leaves_nothing_called_fresh() -> None:
     job, mapping = SaidByTheTest("job"), SaidByTheTest("mapping")
     feed = Feed([job, mapping], target_ms=2_000)

@@ -25,7 +25,12 @@ class SteppedClock:
 
 
 def client(health: Health, book: LatencyBook | None = None) -> TestClient:
-    return TestClient(application(JobMetrics(book or LatencyBook()).registry, health), base_url="http://127.0.0.1")
+    metrics = JobMetrics(book or LatencyBook(), health)
+    return TestClient(application(metrics.registry, health), base_url="http://127.0.0.1")
+
+
+def figure(web: TestClient, name: str) -> float:
+    return next(float(line.split()[1]) for line in web.get("/metrics").text.splitlines() if line.startswith(f"{name} "))
 
 
 def test_health_goes_from_starting_to_ready_to_stalled_to_ready_to_stopping() -> None:
@@ -42,6 +47,29 @@ def test_health_goes_from_starting_to_ready_to_stalled_to_ready_to_stopping() ->
     assert web.get("/healthz").json()["state"] == State.READY
     health.stopping()
     assert web.get("/healthz").json()["state"] == State.STOPPING
+
+
+def test_metrics_say_what_health_says_and_for_how_long_a_stalled_job_has_shown_no_progress() -> None:
+    """Whoever reads /metrics alone, as the page does, must not take a hung batch for a quiet stream."""
+    clock = SteppedClock()
+    health = Health(unhealthy_after_s=60, clock=clock)
+    web = client(health)
+
+    def said() -> tuple[float, float]:
+        return figure(web, "lakestream_ready"), figure(web, "lakestream_stalled_seconds")
+
+    assert said() == (0, 0)
+    health.progressed()
+    clock.now = 60
+    assert said() == (1, 0)
+    clock.now = 61
+    assert said() == (0, 61)
+    health.progressed()
+    assert said() == (1, 0)
+    health.stopping()
+    assert said() == (0, 0)
+    clock.now = 200
+    assert said() == (0, 139), "a batch that hangs while the job is asked to stop"
 
 
 def test_metrics_show_the_last_minutes_percentiles_by_hop() -> None:
@@ -113,7 +141,8 @@ def test_no_process_serves_metrics_past_the_guards() -> None:
 
 
 def test_a_taken_port_is_refused_by_name() -> None:
-    app = application(JobMetrics(LatencyBook()).registry, Health(60))
+    health = Health(60)
+    app = application(JobMetrics(LatencyBook(), health).registry, health)
     first = HttpServer(app, HttpSettings())
     try:
         with pytest.raises(ConfigurationError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"):

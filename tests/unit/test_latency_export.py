@@ -61,8 +61,8 @@ class RecordingCloudWatch:
 class Rig:
     def __init__(self) -> None:
         self.cloudwatch = RecordingCloudWatch()
-        self.metrics = JobMetrics(LatencyBook())
         self.health = Health(60)
+        self.metrics = JobMetrics(LatencyBook(), self.health)
         self.failures: list[Exception] = []
         self.export = CloudWatchExport(self.cloudwatch, self.metrics, self.health, self.failures.append)
 

@@ -145,6 +145,8 @@ class Feed:
             job_answered=job.answered_at_s is not None,
             job_silent_s=now_s - job.answered_at_s if job.failure and job.answered_at_s is not None else 0.0,
             job_refused=job.refused,
+            job_ready=looked.job_now.total("lakestream_ready") != 0,
+            job_stalled_s=looked.job_now.total("lakestream_stalled_seconds") or 0.0,
             path_silent=tuple(name for name in looked.silent if name in ON_THE_WAY),
             commit_age_s=now_s - committed_s if committed_s else None,
             p95_ms=row["p95_ms"],

@@ -81,6 +81,10 @@ class Facts:
     job_silent_s: float = 0.0
     """0 while it answers."""
     job_refused: bool = False
+    job_ready: bool = True
+    """By its own word."""
+    job_stalled_s: float = 0.0
+    """It answers, and has committed nothing nor looked for longer than it may; 0 while it does."""
     path_silent: tuple[str, ...] = ()
     """Processes before the job that do not answer: what waits there cannot be seen."""
     commit_age_s: float | None = None
@@ -89,7 +93,6 @@ class Facts:
     """Mean of the changes committed in the last seconds."""
     lag_ms: float = 0.0
     """Age of the oldest change known to wait, or how far the reading is behind; the larger."""
-    waiting_changes: float = 0.0
     hops_recent_ms: Mapping[str, float] = field(default_factory=dict)
     stream_backlog: float = 0.0
     keeping: Keeping | None = None
@@ -141,6 +144,17 @@ def _of_silence(facts: Facts) -> Verdict | None:
             "since the last commit",
             "kinesis_to_batch",
         )
+    if facts.job_stalled_s:
+        return Verdict(
+            "stalled",
+            Level.BAD,
+            "The job is stalled.",
+            "It answers, but a batch or a look at its source does not end. New changes are safe: they wait in Kinesis. "
+            "See its log; if nothing moves there, start it again.",
+            facts.job_stalled_s * 1000,
+            "since it last showed progress",
+            "kinesis_to_batch",
+        )
     return None
 
 
@@ -175,6 +189,13 @@ _KINESIS_WAIT: Final = "They are in Kinesis; the job has not committed them yet.
 
 
 def _of_rest(facts: Facts) -> Verdict | None:
+    if facts.commit_age_s is None and not facts.job_ready:
+        return Verdict(
+            "starting",
+            Level.UNKNOWN,
+            "The job is starting.",
+            "It has neither committed a batch nor looked at its source yet.",
+        )
     if facts.commit_age_s is None:
         return Verdict(
             "empty", Level.UNKNOWN, "No change has arrived yet.", "The job is ready. The first change will show here."
