@@ -128,7 +128,7 @@ def verify(
     with console.status("starting") as shown:
         reports = verify_tables(settings, wanted, options, lambda step: shown.update(f"{step} …"))
     try:
-        keep(reports, record or config.with_name("verify.json"))
+        keep(reports, record or config.with_name("verify.json"), settings.tables)
     except OSError as error:
         console.print(f"[dim]the answer is not kept for the dashboard: {error}[/dim]", highlight=False)
     if as_json:

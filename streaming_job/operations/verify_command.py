@@ -1,7 +1,7 @@
 """`lakestream verify`: the parts of a verification, made from the job's configuration."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from config.errors import ConfigurationError
 from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.aws import client
+from streaming_job.latency.dashboard.verify_record import UNREADABLE, summary
 from streaming_job.operations.in_flight import NO_STREAM, InFlight, StreamInFlight
 from streaming_job.operations.lake_rows import lake_rows
 from streaming_job.operations.settled import doubts, settle
@@ -81,12 +82,23 @@ def _in_flight(
     return StreamInFlight(client(settings.aws, "dynamodbstreams"), arn, rules, version, say)
 
 
-def keep(reports: Sequence[Report], file: Path) -> None:
-    """The answer and its time, for the dashboard; whole or not at all."""
+def keep(reports: Sequence[Report], file: Path, configured: Collection[str]) -> None:
+    """Each configured table's last answer and its time, for the dashboard; whole or not at all."""
     half = file.with_name(f".{file.name}.half")
-    record = {"at": datetime.now(UTC).isoformat(), "tables": {report.table: report.as_dict() for report in reports}}
+    at = datetime.now(UTC).isoformat()
+    record = {"tables": _kept(file, configured) | {report.table: report.as_dict() | {"at": at} for report in reports}}
     half.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     half.replace(file)
+
+
+def _kept(file: Path, configured: Collection[str]) -> dict[str, Any]:
+    """What other runs found; nothing of a record that cannot be read."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        summary(record)
+    except UNREADABLE:
+        return {}
+    return {table: report for table, report in record["tables"].items() if table in configured}
 
 
 def chosen(tables: dict[str, TableConfig], names: list[str]) -> dict[str, TableConfig]:

@@ -202,15 +202,50 @@ def test_rejects_are_a_problem_for_ten_minutes_and_a_total_for_good() -> None:
     assert later["figures"]["rejects"] == 3
 
 
+NO_DIFFERENCE = dict.fromkeys(("excluded", "missing", "extra", "stale", "different", "unproven"), 0)
+
+
+def report_of(table: str, **counts: int) -> Report:
+    return Report(table=table, source_items=9, lake_rows=9, examples={}, seconds=1.0, **{**NO_DIFFERENCE, **counts})
+
+
+def test_a_difference_shows_until_that_table_is_verified_again_whatever_others_are(tmp_path: Path) -> None:
+    file, both = tmp_path / "verify.json", ("cars", "depots")
+    feed = Feed([SaidByTheTest("job")], target_ms=2_000, verify_file=file)
+    keep([report_of("cars", stale=1), report_of("depots")], file, both)
+    found_s = feed.tick(NOW_S).body["verify"]["at_s"]
+    keep([report_of("depots")], file, both)
+    body = feed.tick(NOW_S + 1).body
+    assert (body["verify"]["verdict"], body["verify"]["at_s"]) == ("different", found_s)
+    assert body["problems"][0]["what"] == "verify found differences between source and lake: cars"
+    keep([report_of("cars")], file, both)
+    verify = feed.tick(NOW_S + 2).body["verify"]
+    assert (verify["verdict"], verify["lake_rows"]) == ("equal", 18)
+    assert verify["at_s"] > found_s
+
+
+def test_a_table_that_left_the_configuration_leaves_the_last_verify_and_a_broken_record_is_replaced(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "verify.json"
+    feed = Feed([SaidByTheTest("job")], target_ms=2_000, verify_file=file)
+    keep([report_of("cars", stale=1)], file, ["cars", "depots"])
+    keep([report_of("depots")], file, ["depots"])
+    assert feed.tick(NOW_S).body["verify"]["verdict"] == "equal"
+    for broken in ("{", "[]", '{"tables": {"cars": 1}}', '{"tables": []}'):
+        file.write_text(broken, encoding="utf-8")
+        keep([report_of("depots")], file, ["cars", "depots"])
+        assert feed.tick(NOW_S).body["verify"]["lake_rows"] == 9
+
+
 def test_the_last_verify_shows_and_a_broken_record_is_no_verification(tmp_path: Path) -> None:
     file = tmp_path / "verify.json"
     feed = Feed([SaidByTheTest("job")], target_ms=2_000, verify_file=file)
     assert feed.tick(NOW_S).body["verify"] is None
-    counts = {"excluded": 0, "missing": 0, "extra": 0, "stale": 1, "different": 0, "unproven": 0}
-    keep([Report(table="cars", source_items=9, lake_rows=9, examples={}, seconds=1.0, **counts)], file)
+    keep([report_of("cars", stale=1)], file, ["cars"])
     body = feed.tick(NOW_S + 1).body
     assert body["verify"]["verdict"] == "different"
-    assert body["problems"][0]["what"] == "verify found differences between source and lake"
+    assert body["problems"][0]["what"] == "verify found differences between source and lake: cars"
     file.write_text("{", encoding="utf-8")
     assert feed.tick(NOW_S + 2).body["verify"] is None
 

@@ -84,7 +84,9 @@ def test_every_problem_says_what_to_do() -> None:
         *("near_expiry", "archive_failures", "latency_flush_failures", "skewed"),
     )
     figures = dict.fromkeys(counted, 3.0)
-    found = problems(figures, {"rejects": 2, "dead_letters": 1}, {"verdict": "different"}, ["delivery"])
+    found = problems(
+        figures, {"rejects": 2, "dead_letters": 1}, {"verdict": "different", "tables": ["cars"]}, ["delivery"]
+    )
     assert len(found) == len(counted) + 4
     assert all(problem.what and problem.do for problem in found)
     levels = [problem.level for problem in found]

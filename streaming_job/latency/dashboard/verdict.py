@@ -299,11 +299,6 @@ _COUNTED_PROBLEMS: Final = (
         "two machines' clocks disagree: check their time service",
     ),
 )
-_DIFFERENT: Final = Problem(
-    Level.BAD,
-    "verify found differences between source and lake",
-    "`lakestream verify --json` lists the keys; `lakestream replay --repair` mends them",
-)
 
 
 def problems(
@@ -314,12 +309,20 @@ def problems(
 ) -> list[Problem]:
     """What a person should look at, worst first, each with what to do. `lately`: increments of the last 10 minutes."""
     found = [
-        _DIFFERENT if verify is not None and verify["verdict"] == "different" else None,
+        _different(verify["tables"]) if verify is not None and verify["verdict"] == "different" else None,
         *(_when(lately.get(name), level, what, do) for name, level, what, do in _RECENT_PROBLEMS),
         *(_when(figures.get(name), level, what, do) for name, level, what, do in _COUNTED_PROBLEMS),
         *(Problem(Level.WATCH, f"{name} does not answer", "see its log; no change waits for it") for name in silent),
     ]
     return [problem for problem in found if problem is not None]
+
+
+def _different(tables: Sequence[str]) -> Problem:
+    return Problem(
+        Level.BAD,
+        f"verify found differences between source and lake: {', '.join(sorted(tables))}",
+        "`lakestream verify --json` lists the keys; `lakestream replay --repair` mends them",
+    )
 
 
 def _when(count: float | None, level: Level, what: str, do: str) -> Problem | None:
