@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from streaming_job.errors import CheckpointDamagedError
+from streaming_job.places import local_folder
 
 _VERSION: Final = "v1"
-_NO_OFFSET: Final = "-"
-_ANEW: Final = (
+NO_OFFSET: Final = "-"
+ANEW: Final = (
     "restore it from a copy, or name another lake.checkpoint: what the stream still keeps is read again, which changes "
     "nothing; what it no longer keeps, `lakestream replay --from archive` brings"
 )
@@ -20,18 +21,17 @@ _ANEW: Final = (
 
 def check(checkpoint: str) -> None:
     """Nothing to say of one that is not on this machine, or not there yet."""
-    folder = checkpoint.removeprefix("file://")
-    if "://" in folder:
+    root = local_folder(checkpoint)
+    if root is None:
         return
-    root = Path(folder)
     offsets, commits = _numbered(root / "offsets"), _numbered(root / "commits")
-    _check(root / "metadata", _json_object, _ANEW)
+    _check(root / "metadata", _json_object, ANEW)
     for file in commits[-1:]:
         _check(file, _log_entry, _again(file))
     for file in offsets[-2:]:
         can_be_planned_again = len(offsets) > 1 and file == offsets[-1]
         beside = root / "commits" / file.name
-        _check(file, _log_entry, _again(file, *[beside] * beside.exists()) if can_be_planned_again else _ANEW)
+        _check(file, _log_entry, _again(file, *[beside] * beside.exists()) if can_be_planned_again else ANEW)
 
 
 def _again(*files: Path) -> str:
@@ -52,7 +52,11 @@ def _check(file: Path, read: Callable[[str], object], mend: str) -> None:
     try:
         read(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointDamagedError(f"the checkpoint's file {file} is damaged: {error}", hint=mend) from error
+        raise damaged(file, error, mend) from error
+
+
+def damaged(file: Path, why: Exception, mend: str = ANEW) -> CheckpointDamagedError:
+    return CheckpointDamagedError(f"the checkpoint's file {file} is damaged: {why}", hint=mend)
 
 
 def _json_object(text: str) -> object:
@@ -63,4 +67,4 @@ def _log_entry(text: str) -> object:
     first, *lines = text.splitlines() or [""]
     if first != _VERSION or not lines:
         raise ValueError(f"{_VERSION} and lines of JSON were written there")
-    return [json.loads(line) for line in lines if line != _NO_OFFSET]
+    return [json.loads(line) for line in lines if line != NO_OFFSET]

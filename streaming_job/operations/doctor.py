@@ -80,7 +80,7 @@ def _steps(settings: Settings, known: dict[str, TableConfig], *, offline: bool) 
 
 def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tuple[str, Check, str]]:
     from streaming_job.operations.doctor_files import archives  # noqa: PLC0415 - see _steps
-    from streaming_job.operations.doctor_lag import BridgeLag, Lag  # noqa: PLC0415
+    from streaming_job.operations.doctor_lag import BridgeLag, job_lag  # noqa: PLC0415
     from streaming_job.operations.doctor_source import Source  # noqa: PLC0415
 
     clients: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
         yield "archive", lambda: archives(settings, made("s3")), "s3:ListBucket, GetObject"
     else:
         yield f"reading {stream}", source.stream_readable, "kinesis:ListShards, GetShardIterator, GetRecords"
-        yield "lag", lambda: Lag(made("kinesis"), source.now_s).findings(settings.lake.checkpoint), "kinesis:GetRecords"
+        yield "lag", lambda: job_lag(settings, made("kinesis"), source.now_s), "kinesis:GetRecords"
     for name, config in known.items():
         yield f"table {name}", _bound(source.table, config), "dynamodb:DescribeTable, DescribeTimeToLive"
         yield f"reading {name}", _bound(source.readable, config), "dynamodb:Scan"

@@ -11,13 +11,27 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.limits import DYNAMODB_STREAM_RETENTION_H, RETENTION_GUARD
+from config.settings import Settings
+from streaming_job.checkpoint import NO_OFFSET, damaged
+from streaming_job.checkpoint import check as check_files
 from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef
 from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
+from streaming_job.places import local_folder
 
 _CONCERN: Final = 0.25
 _IN_THE_LAST: Final = timedelta(minutes=15)
 _READS_MAX: Final = 20
 """Of empty answers before a record: normal on a quiet stretch."""
+
+
+def job_lag(settings: Settings, kinesis: Any, now_s: Callable[[], float]) -> Iterator[Finding]:
+    if settings.source.connector == "databricks":
+        yield note("lag", "the platform's connector keeps its position in a form of its own", _ASK_THE_JOB)
+    else:
+        yield from Lag(kinesis, now_s).findings(settings.lake.checkpoint)
+
+
+_ASK_THE_JOB: Final = "ask the job: its lag is at /metrics, and in CloudWatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +41,12 @@ class Lag:
 
     def findings(self, checkpoint: str) -> Iterator[Finding]:
         check = "lag"
-        if "://" in checkpoint.removeprefix("file://"):
-            yield note(check, f"{checkpoint} is not on this machine", "ask the job: its lag is at /metrics")
+        folder = local_folder(checkpoint)
+        if folder is None:
+            yield note(check, f"{checkpoint} is not on this machine", _ASK_THE_JOB)
             return
-        offset = committed(Path(checkpoint.removeprefix("file://")))
+        check_files(checkpoint)
+        offset = committed(folder)
         if offset is None:
             yield note(check, "no batch was committed yet", "start the job before the stream's retention is over")
             return
@@ -128,5 +144,9 @@ def committed(checkpoint: Path) -> Offset | None:
     done = [int(path.name) for path in checkpoint.glob("commits/*") if path.name.isdigit()]
     if not done:
         return None
-    *_, text = (checkpoint / "offsets" / str(max(done))).read_text(encoding="utf-8").splitlines()
-    return Offset.from_json(json.loads(text))
+    file = checkpoint / "offsets" / str(max(done))
+    try:
+        *_, text = file.read_text(encoding="utf-8").splitlines()
+        return None if text == NO_OFFSET else Offset.from_json(json.loads(text))
+    except (OSError, ValueError, AttributeError) as error:
+        raise damaged(file, error) from error

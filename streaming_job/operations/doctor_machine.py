@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from streaming_job.pipeline.locations import Lake, Location
 from streaming_job.pipeline.merge import refuse_features
 from streaming_job.pipeline.order import UNPROVEN_PROPERTY
 from streaming_job.pipeline.properties import read
+from streaming_job.places import local_folder
 
 _TOGETHER: Final[Mapping[str, str]] = {"pyspark": "4.2", "delta-spark": "4.4.0", "deltalake": "1.6", "pandas": "2"}
 """Versions that were tried together; `delta-spark` 4.4.1 names jars that are not published, pandas 3 is refused."""
@@ -52,9 +52,10 @@ def spark() -> Iterator[Finding]:
 
 def room(settings: Settings) -> Iterator[Finding]:
     for place in (settings.lake.root, settings.lake.checkpoint):
-        path = _local(place)
+        path = local_folder(place) if place is not None else None
         if path is None:
             continue
+        path = path.absolute()
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(existing, os.W_OK):
             yield problem("room", f"{existing} cannot be written to", "correct its owner, or name another folder")
@@ -105,9 +106,3 @@ def _refused(place: Location, table: str) -> Iterator[Finding]:
     if count:
         mend = "state since when its stream counts (`lake.streams` in its rules), start the job again: it takes them in"
         yield warning(f"order of {table}", f"{count} changes wait, under a label older than one seen before", mend)
-
-
-def _local(place: str | None) -> Path | None:
-    if place is None or "://" in place.removeprefix("file://"):
-        return None
-    return Path(place.removeprefix("file://")).absolute()

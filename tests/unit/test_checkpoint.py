@@ -30,6 +30,7 @@ def test_a_sound_one_a_new_one_and_one_elsewhere_are_let_pass(checkpoint: Path) 
     check(f"file://{checkpoint}")
     check(str(checkpoint / "not-there-yet"))
     check("s3://bucket/checkpoint")
+    check("/Volumes/main/cars/checkpoint")
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 5, 20])

@@ -20,7 +20,7 @@ from config.errors import ConfigurationError
 from config.settings import AwsSettings, LakeSettings, Settings, SourceSettings
 from config.tables import BridgeRules, KeyAttribute, LakeRules, TableConfig
 from streaming_job.operations.doctor_findings import Finding, Level, examined
-from streaming_job.operations.doctor_lag import BridgeLag, Lag
+from streaming_job.operations.doctor_lag import BridgeLag, Lag, job_lag
 from streaming_job.operations.doctor_machine import room, tables, versions
 from streaming_job.operations.doctor_source import Source
 
@@ -241,10 +241,50 @@ def test_a_stream_that_was_made_anew_is_a_problem(checkpoint: Path) -> None:
     assert (found.level, "made anew" in found.what) == (Level.PROBLEM, True)
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/checkpoint", "/nowhere/at/all"])
+@pytest.mark.parametrize(
+    ("batch", "text", "mend"),
+    [
+        (10, "", "name another lake.checkpoint"),
+        (10, 'v1\n{}\n{"streams": {"chan', "name another lake.checkpoint"),
+        (10, "v1\n{}\n[]", "name another lake.checkpoint"),
+        (10, None, "name another lake.checkpoint"),
+        (11, "v1", "the batch is run again"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_problem_that_names_the_file_as_the_job_would(
+    checkpoint: Path, batch: int, text: str | None, mend: str
+) -> None:
+    """Empty, cut off, not ours, gone; of the batch that is only planned too: the job would not start."""
+    file = checkpoint / "offsets" / str(batch)
+    file.unlink() if text is None else file.write_text(text)
+    lag = Lag(BehindKinesis(None), NOW.timestamp)
+    (found,) = examined("lag", lambda: lag.findings(str(checkpoint)))
+    assert found.level is Level.PROBLEM
+    assert f"{file} is damaged" in found.what
+    assert mend in found.mend
+
+
+def test_a_first_batch_that_only_wrote_its_place_down_has_no_lag_yet(checkpoint: Path) -> None:
+    (checkpoint / "offsets" / "10").write_text("v1\n{}\n-")
+    (found,) = Lag(BehindKinesis(None), NOW.timestamp).findings(str(checkpoint))
+    assert found.level is Level.NOTE
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/checkpoint", "/Volumes/main/cars/checkpoint", "/nowhere/at/all"])
 def test_a_lag_that_cannot_be_told_is_a_note(place: str) -> None:
     (found,) = Lag(BehindKinesis(None), NOW.timestamp).findings(place)
     assert found.level is Level.NOTE
+    assert ("not on this machine" in found.what) == (place != "/nowhere/at/all")
+
+
+def test_the_platforms_own_checkpoint_is_not_read_as_ours(checkpoint: Path) -> None:
+    """Its offsets are of another form: read as ours they would be a problem where there is none."""
+    (checkpoint / "offsets" / "10").write_text('v1\n{}\n{"shardId-0": {"version": 7}}')
+    of_databricks = settings(checkpoint).model_copy(
+        update={"source": SourceSettings(stream="changes", connector="databricks")}
+    )
+    (found,) = job_lag(of_databricks, BehindKinesis(None), NOW.timestamp)
+    assert (found.level, "/metrics" in found.mend) == (Level.NOTE, True)
 
 
 class CloudWatchOfLambda:
@@ -293,6 +333,15 @@ def test_a_folder_without_room_or_rights_is_pointed_out(tmp_path: Path, monkeypa
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr("os.access", lambda *_: False)
     assert {finding.level for finding in room(settings(tmp_path))} == {Level.WARNING, Level.PROBLEM}
+
+
+def test_a_workspaces_volume_looked_at_from_elsewhere_is_no_folder_without_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    volume = "/Volumes/main/cars"
+    elsewhere = LakeSettings(root=f"{volume}/lake", checkpoint=f"{volume}/checkpoint")
+    assert list(room(settings(tmp_path).model_copy(update={"lake": elsewhere}))) == []
 
 
 Prepare = Callable[[Path], None]
