@@ -19,6 +19,8 @@ Item = dict[str, Any]
 _BATCH_GET_MAX: Final = 100
 _PAGES_WAITING_MAX: Final = 4
 _UNPROCESSED_TRIES: Final = 8
+_THROTTLES: Final = frozenset(("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"))
+_WHEN_THROTTLED: Final = "lower --read-capacity, or try again later"
 
 
 class SourceUnreadableError(LakestreamError):
@@ -119,10 +121,9 @@ def _until_all_ended(pages: "queue.Queue[Page | Exception]", segments: int, tabl
 
 
 def unreadable(table: str, error: Exception) -> SourceUnreadableError:
-    return SourceUnreadableError(
-        f"cannot scan {table}: {' '.join(str(error).split())}",
-        hint="the role needs dynamodb:Scan and BatchGetItem on it",
-    )
+    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+    hint = _WHEN_THROTTLED if code in _THROTTLES else "the role needs dynamodb:Scan and BatchGetItem on it"
+    return SourceUnreadableError(f"cannot read {table}: {' '.join(str(error).split())}", hint=hint)
 
 
 def _put(pages: "queue.Queue[Any]", page: Any, stop: threading.Event) -> None:
@@ -171,7 +172,7 @@ def read_consistently(client: DynamoReader, table: str, keys: Sequence[Item], bu
     for start in range(0, len(keys), _BATCH_GET_MAX):
         wanted: dict[str, Any] = {table: {"Keys": keys[start : start + _BATCH_GET_MAX], "ConsistentRead": True}}
         for attempt in range(_UNPROCESSED_TRIES):
-            answer = client.batch_get_item(RequestItems=wanted, ReturnConsumedCapacity="TOTAL")
+            answer = _batch(client, table, wanted)
             budget.spend(sum(entry["CapacityUnits"] for entry in answer.get("ConsumedCapacity", ())))
             found.extend(answer["Responses"].get(table, ()))
             wanted = answer.get("UnprocessedKeys") or {}
@@ -179,7 +180,12 @@ def read_consistently(client: DynamoReader, table: str, keys: Sequence[Item], bu
                 break
             budget.sleep(0.05 * 2**attempt)
         else:
-            raise SourceUnreadableError(
-                f"{table} keeps leaving keys unread: it is throttled", hint="lower --read-capacity, or try again later"
-            )
+            raise SourceUnreadableError(f"{table} keeps leaving keys unread: it is throttled", hint=_WHEN_THROTTLED)
     return found
+
+
+def _batch(client: DynamoReader, table: str, wanted: Mapping[str, Any]) -> Any:
+    try:
+        return client.batch_get_item(RequestItems=wanted, ReturnConsumedCapacity="TOTAL")
+    except (ClientError, BotoCoreError) as error:
+        raise unreadable(table, error) from error

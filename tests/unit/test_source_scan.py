@@ -34,6 +34,15 @@ class PagedTable:
         return answer
 
 
+class RefusingTable(PagedTable):
+    def __init__(self, code: str) -> None:
+        super().__init__(1)
+        self.code = code
+
+    def batch_get_item(self, **_: Any) -> Mapping[str, Any]:
+        raise ClientError({"Error": {"Code": self.code, "Message": "no"}}, "BatchGetItem")
+
+
 @pytest.mark.parametrize("segments", [1, 3, 7])
 def test_a_parallel_scan_gives_every_item_once(segments: int) -> None:
     pages = scan(PagedTable(23), "t", segments=segments, budget=CapacityBudget())
@@ -47,6 +56,20 @@ def test_a_scan_that_is_left_early_ends_its_threads() -> None:
 def test_a_scan_that_is_denied_says_which_right_is_missing() -> None:
     with pytest.raises(SourceUnreadableError, match="dynamodb:Scan"):
         list(scan(PagedTable(3, denied=True), "t", segments=2, budget=CapacityBudget()))
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        ("AccessDeniedException", "dynamodb:Scan and BatchGetItem"),
+        ("ProvisionedThroughputExceededException", "lower --read-capacity"),
+        ("ThrottlingException", "lower --read-capacity"),
+    ],
+)
+def test_a_read_of_single_items_that_is_refused_or_throttled_says_what_to_do(code: str, mend: str) -> None:
+    with pytest.raises(SourceUnreadableError, match=f"cannot read t: .*{code}") as raised:
+        read_consistently(RefusingTable(code), "t", [{"id": {"S": "1"}}], CapacityBudget())
+    assert mend in str(raised.value.hint)
 
 
 def test_reads_wait_so_that_the_budget_of_capacity_is_kept() -> None:
