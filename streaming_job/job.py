@@ -97,7 +97,8 @@ class Job:
         self._metrics = metrics
         self._health = health
         self._gate = BatchGate()
-        self._failure: LakestreamError | None = None
+        self._failure: Exception | None = None
+        """What a batch failed with."""
         self._tended_at = self._batch_ended_at = time.monotonic()
 
     def run(self, *, available_now: bool) -> None:
@@ -141,10 +142,10 @@ class Job:
 
     @contextmanager
     def _remembered_failure(self) -> Iterator[None]:
-        """Spark hands on its text alone, without its hint and exit code."""
+        """Spark hands on its text alone, without its hint and exit code, and not whose it was."""
         try:
             yield
-        except LakestreamError as error:
+        except Exception as error:
             self._failure = error
             raise
 
@@ -211,8 +212,10 @@ class Job:
         try:
             query.awaitTermination()
         except StreamingQueryException as error:
-            if not self._gate.stop_requested:
-                raise (self._failure or self._failed(reason_of(error))) from error
+            # What else a query that is being stopped ends with is the stop's own doing.
+            if self._failure is not None or not self._gate.stop_requested:
+                told = self._failure if isinstance(self._failure, LakestreamError) else self._failed(reason_of(error))
+                raise told from error
 
     def _failed(self, reason: str) -> JobFailedError:
         mend = mend_of(reason, self._settings.lake)
