@@ -23,6 +23,7 @@ from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.intake import Intake
 from streaming_job.pipeline.intake_drain import Drain, PausableLatency, TakeIn, taking_in
 from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.spark import spark_session, speaks_connect
 from streaming_job.warmup import warm_up
 
@@ -64,7 +65,8 @@ def _run_with(
     spark: SparkSession, settings: Settings, tables: dict[str, TableConfig], *, available_now: bool, started: float
 ) -> None:
     place = Lake(settings.lake).shared("latency")
-    figures = latency_table(spark, path=place.path, name=place.name)
+    storage = storage_options(settings, str(place))
+    figures = latency_table(spark, path=place.path, name=place.name, storage=storage)
     book = LatencyBook(known_batches(figures))
     health = Health(settings.http.unhealthy_after_s)
     metrics = JobMetrics(book, health)

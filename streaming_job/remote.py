@@ -22,6 +22,7 @@ from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.table import known_batches, latency_table, to_arrow
 from streaming_job.pipeline.batch import Pipeline
 from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.sources import source_frame
 
 log = logging.getLogger("lakestream.remote")
@@ -37,7 +38,8 @@ class Batches:
     def __call__(self, frame: DataFrame, batch_id: int) -> None:
         spark = frame.sparkSession
         place = Lake(self.settings.lake).shared("latency")
-        figures = latency_table(spark, path=place.path, name=place.name)
+        storage = storage_options(self.settings, str(place))
+        figures = latency_table(spark, path=place.path, name=place.name, storage=storage)
         book = LatencyBook(known_batches(figures))
         with Pipeline(spark, self.settings, self.tables, book) as pipeline:
             report = pipeline.process_batch(frame, batch_id)

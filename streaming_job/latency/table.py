@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -52,15 +52,16 @@ class LatencyTable(Protocol):
 class RustLatencyTable:
     """The table by path, written by delta-rs."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, storage: Mapping[str, str] | None = None) -> None:
         self._path = path
+        self._storage = dict(storage or {})
 
     def append(self, rows: pa.Table) -> None:
-        write_deltalake(self._path, rows, mode="append")
+        write_deltalake(self._path, rows, mode="append", storage_options=self._storage)
 
     def batches_since(self, moment: datetime) -> list[str]:
         try:
-            table = DeltaTable(self._path)
+            table = DeltaTable(self._path, storage_options=self._storage)
         except TableNotFoundError:
             return []
         sql = f"SELECT batches FROM latency WHERE written_at >= TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"  # noqa: S608 - a time of ours
@@ -86,9 +87,11 @@ class SparkLatencyTable:
         return [name for row in rows.collect() for name in row.batches or ()]
 
 
-def latency_table(spark: SparkSession, *, path: str | None, name: str | None) -> LatencyTable:
-    """By path, or by its name in a catalog."""
-    return RustLatencyTable(path) if path is not None else SparkLatencyTable(spark, name or "latency")
+def latency_table(
+    spark: SparkSession, *, path: str | None, name: str | None, storage: Mapping[str, str]
+) -> LatencyTable:
+    """By path, which `storage` says how to reach, or by its name in a catalog."""
+    return RustLatencyTable(path, storage) if path is not None else SparkLatencyTable(spark, name or "latency")
 
 
 class LatencyFlusher:

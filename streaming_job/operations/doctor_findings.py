@@ -85,5 +85,10 @@ def examined(check: str, run: Check, right: str = "") -> Iterator[Finding]:
             _CREDENTIALS if "redentials" in what else "check aws.endpoint, aws.region and the way out of this network"
         )
         yield problem(check, what, mend)
+    except OSError as error:
+        # As delta-rs says that a bucket cannot be reached.
+        yield problem(
+            check, " ".join(str(error).split()), "can this machine reach and read it? aws.endpoint, its rights"
+        )
     except LakestreamError as error:
         yield problem(check, error.what, error.hint or "see README, 'Configuration'")

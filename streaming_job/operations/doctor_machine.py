@@ -16,6 +16,7 @@ from infra.local import checks
 from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
 from streaming_job.pipeline.locations import Lake, Location
 from streaming_job.pipeline.merge import refuse_features
+from streaming_job.pipeline.opening import storage_options
 from streaming_job.pipeline.order import UNPROVEN_PROPERTY
 from streaming_job.pipeline.properties import read
 from streaming_job.places import local_folder
@@ -71,20 +72,21 @@ def tables(settings: Settings, known: Mapping[str, TableConfig]) -> Iterator[Fin
     for config in known.values():
         places = lake.of(config)
         for location in (places.current, places.history):
-            yield from _features(config, location)
-        yield from _refused(lake.shared("refused"), config.table)
+            yield from _features(settings, config, location)
+        yield from _refused(settings, lake.shared("refused"), config.table)
 
 
-def _features(config: TableConfig, location: Location) -> Iterator[Finding]:
+def _features(settings: Settings, config: TableConfig, location: Location) -> Iterator[Finding]:
     check = f"lake table {location}"
     if location.path is None:
         yield note(check, "is Unity Catalog's", "its features are checked when the job opens it")
         return
-    if not DeltaTable.is_deltatable(location.path):
+    storage = storage_options(settings, location.path)
+    if not DeltaTable.is_deltatable(location.path, storage):
         yield note(check, "is not there yet: the job makes it")
         return
     try:
-        table = DeltaTable(location.path)
+        table = DeltaTable(location.path, storage_options=storage)
         protocol = table.protocol()
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         properties = {name: value or "" for name, value in table.metadata().configuration.items()}
@@ -98,10 +100,12 @@ def _features(config: TableConfig, location: Location) -> Iterator[Finding]:
         yield warning(check, f"it is unproven: {noted['why']}", mend)
 
 
-def _refused(place: Location, table: str) -> Iterator[Finding]:
-    if place.path is None or not DeltaTable.is_deltatable(place.path):
+def _refused(settings: Settings, place: Location, table: str) -> Iterator[Finding]:
+    storage = storage_options(settings, str(place))
+    if place.path is None or not DeltaTable.is_deltatable(place.path, storage):
         return
-    rows = QueryBuilder().register("refused", DeltaTable(place.path)).execute("SELECT _table FROM refused")
+    refused = DeltaTable(place.path, storage_options=storage)
+    rows = QueryBuilder().register("refused", refused).execute("SELECT _table FROM refused")
     count = pa.table(rows.read_all())["_table"].to_pylist().count(table)
     if count:
         mend = "state since when its stream counts (`lake.streams` in its rules), start the job again: it takes them in"

@@ -89,7 +89,7 @@ def hops(settings: Settings, span: Span, tables: Sequence[str]) -> list[HopFigur
             f"no table {unknown[0]!r} in the configuration", hint=f"it has {', '.join(sorted(settings.tables))}"
         )
     place = Lake(settings.lake).shared("latency")
-    minutes = _of_folder(place, span) if place.path is not None else _of_catalog(settings, place, span)
+    minutes = _of_path(settings, place.path, span) if place.path is not None else _of_catalog(settings, place, span)
     if minutes is None:
         return []
     figures = [_figures(table, hop, sketch) for (table, hop), sketch in of_arrow(minutes).items()]
@@ -98,13 +98,16 @@ def hops(settings: Settings, span: Span, tables: Sequence[str]) -> list[HopFigur
     return sorted(wanted, key=lambda hop: (hop.table, order.index(hop.hop)))
 
 
-def _of_folder(place: "Location", span: Span) -> "pa.Table | None":
+def _of_path(settings: Settings, path: str, span: Span) -> "pa.Table | None":
     from deltalake import DeltaTable  # noqa: PLC0415 - see hops
     from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415
 
+    from streaming_job.pipeline.opening import storage_options  # noqa: PLC0415
+
     filters = [("minute", sign, moment) for sign, moment in ((">=", span.since), ("<", span.until)) if moment]
     try:
-        return DeltaTable(str(place.path)).to_pyarrow_table(filters=filters or None)
+        table = DeltaTable(path, storage_options=storage_options(settings, path))
+        return table.to_pyarrow_table(filters=filters or None)
     except TableNotFoundError:
         return None
 

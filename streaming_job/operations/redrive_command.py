@@ -116,12 +116,13 @@ def _of_rejects(settings: Settings, bucket: BucketSettings, cleanup: ExitStack, 
         SparkRejects,
     )
     from streaming_job.pipeline.locations import Lake  # noqa: PLC0415
+    from streaming_job.pipeline.opening import storage_options  # noqa: PLC0415
     from streaming_job.spark import spark_session  # noqa: PLC0415
 
     location = Lake(settings.lake).shared("rejects")
     rows: RejectRows
     if location.path is not None:
-        rows = DeltaRejects(location.path)
+        rows = DeltaRejects(location.path, storage_options(settings, location.path))
     else:
         rows = SparkRejects(cleanup.enter_context(spark_session("lakestream-redrive", settings.spark)), location.sql)
     return RedriveRejects(

@@ -6,7 +6,7 @@ release gets each reject once, and one that is rejected again is not sent again.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -44,14 +44,15 @@ class RejectRows(Protocol):
 class DeltaRejects:
     """By path, without Spark."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, storage: Mapping[str, str] | None = None) -> None:
         self._path = path
+        self._storage = dict(storage or {})
 
     def rows(self) -> Iterator[Reject]:
-        if not DeltaTable.is_deltatable(self._path):
+        if not DeltaTable.is_deltatable(self._path, self._storage):
             return
         columns = ", ".join(_COLUMNS)
-        found = QueryBuilder().register("rejects", DeltaTable(self._path))
+        found = QueryBuilder().register("rejects", DeltaTable(self._path, storage_options=self._storage))
         for batch in found.execute(f"SELECT {columns} FROM rejects ORDER BY _arrival_ms"):  # noqa: S608 - ours
             for row in pa.record_batch(batch).to_pylist():
                 yield _reject(row)

@@ -170,6 +170,7 @@ def test_a_ttl_that_only_the_rules_know_is_pointed_out(tmp_path: Path) -> None:
         (NoCredentialsError(), "credentials"),
         (EndpointConnectionError(endpoint_url="http://nowhere"), "aws.endpoint"),
         (ConfigurationError("no good", hint="mend it so"), "mend it so"),
+        (OSError("Generic S3 error: name or service not known"), "aws.endpoint"),
     ],
 )
 def test_a_check_that_cannot_look_is_a_problem_with_a_mend(error: Exception, mend: str) -> None:
