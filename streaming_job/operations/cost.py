@@ -42,6 +42,10 @@ def cost(
     item_bytes: Annotated[int, typer.Option(min=1, help="Of an item, on average.")] = 2_500,
     old_images: Annotated[bool, typer.Option(help="Whether the rules send old images too.")] = True,
     tables: Annotated[int, typer.Option(min=1, help="Source tables.")] = 1,
+    table_shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each table's own stream; what its writes need by default.", show_default=False),
+    ] = None,
     items: Annotated[int, typer.Option(min=0, help="Items in them, for verify.")] = 1_000_000,
     mode: Annotated[Mode, typer.Option(help="Of the Kinesis stream.")] = Mode.ON_DEMAND,
     shards: Annotated[int, typer.Option(min=1, help="Of a provisioned stream.")] = 1,
@@ -77,6 +81,7 @@ def cost(
         item_bytes=item_bytes,
         old_images=old_images and way is not Reads.PULL,
         tables=tables,
+        table_shards=table_shards,
         items=items,
         tenants=tenants,
     )

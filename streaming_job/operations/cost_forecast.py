@@ -11,6 +11,8 @@ from typing import Final, Literal
 
 from config.errors import ConfigurationError
 from config.limits import (
+    DYNAMODB_PARTITION_WRITE_UNITS_S_MAX,
+    DYNAMODB_WRITE_UNIT_BYTES,
     KINESIS_RETENTION_H_MAX,
     KINESIS_RETENTION_H_MIN,
     KINESIS_SHARD_WRITE_BYTES_S_MAX,
@@ -57,6 +59,8 @@ class Load:
     item_bytes: int = 2_500
     old_images: bool = True
     tables: int = 1
+    table_shards: int | None = None
+    """Of each table's stream: its partitions. What its writes need, where it is not said."""
     items: int = 1_000_000
     """In the source tables, for `verify`."""
     tenants: int = 100
@@ -126,6 +130,17 @@ class Line:
 def shards_for(load: Load) -> int:
     by_count = load.changes_s / KINESIS_SHARD_WRITE_RECORDS_S_MAX
     return max(1, math.ceil(max(by_count, load.changes_s * load.record_bytes / KINESIS_SHARD_WRITE_BYTES_S_MAX)))
+
+
+def write_units(load: Load) -> int:
+    """Of one change, in the table."""
+    return math.ceil(load.item_bytes / DYNAMODB_WRITE_UNIT_BYTES)
+
+
+def table_shards_for(load: Load) -> int:
+    """Of each table; a partition is split once its writes are too many for it."""
+    units_s = load.changes_s / load.tables * write_units(load)
+    return max(1, math.ceil(units_s / DYNAMODB_PARTITION_WRITE_UNITS_S_MAX))
 
 
 def record_ms(memory_mb: int) -> float:
@@ -202,7 +217,8 @@ class _Month:
     @property
     def invocations(self) -> float:
         """The mapping polls each of the table's shards 4 times a second; full batches come on top."""
-        polls_s = MAPPING_POLLS_PER_SHARD_S * self.load.tables
+        shards = self.load.tables * (self.load.table_shards or table_shards_for(self.load))
+        polls_s = MAPPING_POLLS_PER_SHARD_S * shards
         return max(min(self.load.changes_s, polls_s), self.load.changes_s / self.way.batch) * 3600 * self.hours
 
     def bridge(self) -> Iterator[Line]:

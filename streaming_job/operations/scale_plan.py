@@ -12,13 +12,21 @@ from typing import Final, Literal, get_args
 from config.limits import (
     DYNAMODB_PARTITION_WRITE_UNITS_S_MAX,
     DYNAMODB_TABLE_WRITE_UNITS_S,
-    DYNAMODB_WRITE_UNIT_BYTES,
     KINESIS_ON_DEMAND_WRITE_BYTES_S,
     KINESIS_PROVISIONED_SHARDS,
     KINESIS_SHARD_WRITE_BYTES_S_MAX,
     LAMBDA_CONCURRENCY,
 )
-from streaming_job.operations.cost_forecast import Load, StreamMode, Way, forecast, record_ms, shards_for
+from streaming_job.operations.cost_forecast import (
+    Load,
+    StreamMode,
+    Way,
+    forecast,
+    record_ms,
+    shards_for,
+    table_shards_for,
+    write_units,
+)
 from streaming_job.operations.cost_prices import Prices
 from streaming_job.operations.measured import BATCH_MS, BATCH_SPREAD, INVOCATION_MS, JOB_CORE_MS, JOB_SERIAL_MS
 from streaming_job.operations.scale_simulation import Flow, Freshness, simulate
@@ -64,8 +72,9 @@ def plan(load: Load, place: Place, prices: Prices) -> Plan:
     """A table a stack: `load.tables` says nothing here."""
     stacks = math.ceil(load.changes_s / job_changes_s())
     part = replace(load, changes_s=load.changes_s / stacks, tables=1)
+    table_shards = table_shards_for(part)
+    part = replace(part, table_shards=table_shards)
     way = Way(databricks=place == "Databricks")
-    table_shards = math.ceil(part.changes_s * write_units(load) / DYNAMODB_PARTITION_WRITE_UNITS_S_MAX)
     parallelization = math.ceil(part.changes_s / table_shards / _lane_changes_s(way))
     cores = max(prices.job.cores, math.ceil(part.changes_s * JOB_CORE_MS / 1000 / BUSY_MAX))
     fresh = simulate(
@@ -113,10 +122,6 @@ def job_changes_s() -> float:
 def _lane_changes_s(way: Way) -> float:
     """What one invocation after the other is planned to get through."""
     return BUSY_MAX * 1000 / record_ms(way.memory_mb)
-
-
-def write_units(load: Load) -> int:
-    return math.ceil(load.item_bytes / DYNAMODB_WRITE_UNIT_BYTES)
 
 
 def limits(load: Load) -> list[Limit]:

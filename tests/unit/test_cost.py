@@ -38,6 +38,25 @@ def test_each_line_is_what_the_service_meters_times_its_price() -> None:
     assert found["DynamoDB", "verify's scans"] == pytest.approx(1e6 * 30 * 0.5 * 0.125 / 1e6)
 
 
+def invocations_s(load: Load) -> float:
+    found = next(line for line in forecast(load, Way(), TABLE) if line.what == "invocations")
+    return found.quantity / 3600 / 730
+
+
+@pytest.mark.parametrize(
+    ("load", "polls_s"),
+    [
+        (Load(changes_s=5_000, item_bytes=4_400), 100),
+        (Load(changes_s=5_000, item_bytes=4_400, tables=10), 120),
+        (Load(changes_s=10, item_bytes=2_000), 4),
+        (Load(changes_s=1_000, item_bytes=100, table_shards=9), 36),
+    ],
+)
+def test_each_of_a_tables_shards_is_polled_four_times_a_second(load: Load, polls_s: float) -> None:
+    """25 shards for 25,000 write units; 3 for each tenth of them; one at least; as many as are said to be there."""
+    assert invocations_s(load) == pytest.approx(polls_s)
+
+
 def test_a_provisioned_stream_is_paid_by_shard_and_by_units_of_25_kb() -> None:
     found = lines(mode="PROVISIONED", shards=2)
     assert found["Kinesis", "shards"] == pytest.approx(2 * 730 * 0.015)

@@ -18,11 +18,11 @@ from config.limits import (
     MAPPING_PARALLELIZATION_MAX,
 )
 from streaming_job.cli import app
-from streaming_job.operations.cost_forecast import Load, Way, record_ms
+from streaming_job.operations.cost_forecast import Load, Way, forecast, record_ms, write_units
 from streaming_job.operations.cost_prices import load_prices
 from streaming_job.operations.measured import ITEM_BYTES, JOB_CORE_MS, JOB_SERIAL_MS
 from streaming_job.operations.scale import LIMIT_HEADINGS, PLAN_HEADINGS, limit_cells, plan_cells
-from streaming_job.operations.scale_plan import BUSY_MAX, Place, limits, plan, write_units
+from streaming_job.operations.scale_plan import BUSY_MAX, Place, limits, plan
 from streaming_job.operations.scale_simulation import POLL_MS, Flow, batch_every_ms, simulate
 from tests.support.dynamodb_items import thoroughly
 
@@ -100,6 +100,20 @@ def test_more_changes_never_need_or_cost_less(place: Place) -> None:
         assert less.stacks * less.stream_shards <= more.stacks * more.stream_shards
         assert less.stacks * less.nodes <= more.stacks * more.nodes
         assert less.usd_month < more.usd_month
+
+
+@pytest.mark.parametrize("changes_s", [1, 1_000, 3_000])
+def test_what_a_plan_costs_is_reckoned_with_the_shards_it_plans(changes_s: float) -> None:
+    found = plan(load(changes_s), "AWS", PRICES)
+    asked = replace(load(changes_s / found.stacks), table_shards=found.table_shards)
+    way = Way(
+        databricks=False,
+        shards=found.stream_shards,
+        mode=found.mode,
+        nodes=found.nodes,
+        commits_min=60_000 / found.freshness.batch_every_ms,
+    )
+    assert found.usd_month == pytest.approx(found.stacks * sum(line.usd for line in forecast(asked, way, PRICES)))
 
 
 def test_limits_come_in_the_order_in_which_they_are_met() -> None:
