@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 
 from config.errors import ConfigurationError
 from config.settings import BucketSettings
-from streaming_job.operations.archive_statements import EXAMPLES, athena, spark
+from streaming_job.operations.archive_statements import EXAMPLES, athena, one_by_one, spark
 
 app = typer.Typer(no_args_is_help=True, help="SQL over the raw archive: every change as it left the bridge.")
 
@@ -116,6 +116,7 @@ def statements(
     config: ConfigOption = DEFAULT_CONFIG,
     bucket: BucketOption = None,
     prefix: PrefixOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, a text for each statement.")] = False,
 ) -> None:
     """Print the statements that make the archive a table of Athena, Databricks or Spark.
 
@@ -131,12 +132,13 @@ def statements(
                 first = date.fromisoformat(since).isoformat()
             except ValueError as error:
                 raise ConfigurationError(f"--since {since!r} is no day", hint="like 2026-01-31") from error
-            typer.echo(athena(name, bucket, prefix, first))
+            text = athena(name, bucket, prefix, first)
         case "databricks" | "spark":
             scheme = "s3" if engine == "databricks" else "s3a"
-            typer.echo(spark(name, f"{scheme}://{bucket}/{prefix}", databricks=engine == "databricks"))
+            text = spark(name, f"{scheme}://{bucket}/{prefix}", databricks=engine == "databricks")
         case _:
             raise ConfigurationError(f"no statements for {engine!r}", hint="athena, databricks or spark")
+    typer.echo(orjson.dumps(one_by_one(text)).decode() if as_json else text)
 
 
 def _place(configured: BucketSettings | None, config: Path, bucket: str | None, prefix: str | None) -> tuple[str, str]:

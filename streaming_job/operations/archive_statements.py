@@ -157,6 +157,12 @@ def spark(name: str, location: str, *, databricks: bool) -> str:
     return _TEXT_TABLE.format(name=name, location=location) + view
 
 
+def one_by_one(text: str) -> list[str]:
+    """Each statement without remarks, as engines take them that take one a call."""
+    lines = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("--"))
+    return [statement.strip() for statement in lines.split(";\n") if statement.strip()]
+
+
 def _check(name: str) -> None:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(f"{name!r} is no name of a table", hint="letters, digits and _, parts joined by dots")

@@ -10,6 +10,7 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
+from streaming_job.operations.archive_statements import one_by_one
 from streaming_job.operations.archive_statements import spark as spark_statements
 from streaming_job.operations.redrive_rejects import DeltaRejects, Reject, SparkRejects
 
@@ -35,9 +36,8 @@ def test_sparks_views_read_the_archive_with_every_digit_and_each_change_once(
         folder = tmp_path / "archive" / "date=2026-01-01" / f"hour={hour}"
         folder.mkdir(parents=True)
         (folder / "part.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    for statement in spark_statements("archived", f"file://{tmp_path}/archive/", databricks=False).split(";\n"):
-        if statement.strip():
-            spark.sql(statement)
+    for statement in one_by_one(spark_statements("archived", f"file://{tmp_path}/archive/", databricks=False)):
+        spark.sql(statement)
     ((count, once),) = spark.sql(
         "SELECT (SELECT count(*) FROM archived), (SELECT count(*) FROM archived_once)"
     ).collect()

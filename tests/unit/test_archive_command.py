@@ -54,6 +54,16 @@ def test_examples_are_printed_by_name_and_as_json() -> None:
     assert set(json.loads(runner.invoke(app, ["examples", "--json"]).stdout)) == {example.name for example in EXAMPLES}
 
 
+@pytest.mark.parametrize(("engine", "count"), [("athena", 3), ("databricks", 2), ("spark", 4)])
+def test_statements_as_json_are_what_is_printed_one_by_one_without_remarks(engine: str, count: int) -> None:
+    asked = ["statements", engine, "--bucket", "my-bucket", "--prefix", "archive/"]
+    printed = CliRunner().invoke(app, asked).stdout
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert len(found) == count
+    assert all(statement in printed for statement in found)
+    assert all(re.match("CREATE|MSCK", statement) and not statement.endswith(";") for statement in found)
+
+
 def test_statements_for_athena_name_every_field_of_the_envelope_and_its_place() -> None:
     text = athena("lake.changes", "my-bucket", "archive/", "2026-01-01")
     fields = json.loads((Path(__file__).parents[2] / "config" / "envelope.schema.json").read_text())["properties"]

@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -91,9 +92,20 @@ def test_every_command_shows_an_example_in_its_help() -> None:
     assert without == []
 
 
+def test_every_command_that_prints_an_answer_prints_it_as_json_too() -> None:
+    serving = {"run", "dashboard"}
+    without = {name for name, command in parts().items() if not any("--json" in param.opts for param in command.params)}
+    assert without == serving
+
+
 def commands() -> dict[str, str]:
     """Every command and the text of its help."""
-    found: dict[str, str] = {}
+    return {name: f"{command.help or ''} {command.epilog or ''}" for name, command in parts().items()}
+
+
+def parts() -> dict[str, Any]:
+    """Every command as typer made it."""
+    found: dict[str, Any] = {}
 
     def walk(command: object, prefix: str) -> None:
         for name, child in getattr(command, "commands", {}).items():
@@ -101,7 +113,7 @@ def commands() -> dict[str, str]:
             if hasattr(child, "commands"):
                 walk(child, full)
             else:
-                found[full] = f"{child.help or ''} {child.epilog or ''}"
+                found[full] = child
 
     walk(typer.main.get_command(app), "")
     return found
