@@ -1,8 +1,9 @@
-"""A table's items as envelopes of op SNAPSHOT: objects in the bucket, handed over as they are written.
+"""A table's items as envelopes of op SNAPSHOT: objects in the bucket, handed over when the state knows of them.
 
 Every row carries the generation it was read under and 40 zeros, so that any change beats it, whichever comes first.
 Each object holds items of one part - a segment of the Scan, a file of the export - and is written before the state
-says so: cut off between the two, the part is read again from the object before, which is harmless.
+says so, and handed over only then: cut off before, the part is read again from the object before. The table may have
+changed, so that the object holds other items; nobody has taken it in yet. Cut off after, the next run hands it over.
 
 The state stays on this machine, in a file only its owner may read: where a Scan goes on is a raw key, which the
 table's rules may hash.
@@ -164,17 +165,21 @@ class Snapshot:
             raise BadItemError(f"an item of {self.state.table} can be no row: {error.what}", hint=error.hint) from None
 
     def _write(self, read: Read, buffer: _Buffer) -> None:
-        """1 the object; 2 it is handed over; 3 the state. Cut off before 3 it is written and handed over once more."""
+        """1 the object; 2 the state; 3 it is handed over. Cut off before 2 it is written anew, before 3 the next run
+        finds it without a receipt, and hands it over.
+        """
         part = self.state.parts[read.part]
+        piece = None
         if buffer.lines:
             piece = piece_name(read.part, part.objects)
             self._put(f"{piece}{ENDING}", gzip.compress(b"".join(buffer.lines), _PACKING, mtime=0))
-            self.written(piece, self.address(piece))
             part.objects += 1
         part.items += buffer.items
         part.rows += len(buffer.lines)
         part.after, part.is_ended = read.after, read.is_last
         self.keep(self.state)
+        if piece is not None:
+            self.written(piece, self.address(piece))
 
     def _manifest(self) -> dict[str, Any]:
         """Says that the snapshot is whole, and of what: a rebuild may begin with it."""

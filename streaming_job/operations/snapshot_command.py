@@ -97,7 +97,8 @@ def one(tables: "dict[str, TableConfig]", name: str | None) -> "TableConfig":
 def load(settings: "Settings", tables: "dict[str, TableConfig]", made: "Plan", *, name: str, hint: str) -> "Total":
     """All of the source, read and taken in; `name` says who does it where no job runs, `hint` how it goes on."""
     from streaming_job.operations.handing_over import Delivery  # noqa: PLC0415 - see snapshot
-    from streaming_job.pipeline.intake import HandOver, Intake, Piece  # noqa: PLC0415
+    from streaming_job.operations.snapshot_load import hand_all_over  # noqa: PLC0415
+    from streaming_job.pipeline.intake import Intake  # noqa: PLC0415
 
     state, intake = made.state, Intake.of(settings)
     with _bars() as bars:
@@ -108,25 +109,7 @@ def load(settings: "Settings", tables: "dict[str, TableConfig]", made: "Plan", *
             bars.update(taken, total=standing.handed_over, completed=standing.taken_in)
 
         with Delivery(settings, tables, intake, state.id, name=name, hint=hint, show=show) as delivery:
-
-            def hand_over(piece: str, address: str) -> None:
-                delivery.hand_over(
-                    HandOver(
-                        id=state.id,
-                        what="snapshot",
-                        tables=(state.table,),
-                        stream=f"snapshot/{state.id}",
-                        at_ms=state.began_ms,
-                        part=delivery.parts,
-                        pieces=(Piece(name=piece, address=address, form="lines"),),
-                    )
-                )
-                bars.update(read, completed=state.items)
-
-            snapshot = made.snapshot(hand_over)
-            for piece in delivery.expect(state.pieces):
-                hand_over(piece, snapshot.address(piece))
-            snapshot.take(made.reads())
+            hand_all_over(made, delivery, lambda: bars.update(read, completed=state.items))
             bars.update(read, total=state.items, completed=state.items)
             return delivery.wait()
 

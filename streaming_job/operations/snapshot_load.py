@@ -16,6 +16,7 @@ from config.tables import TableConfig
 from streaming_job.aws import client
 from streaming_job.objects import Bucket
 from streaming_job.operations.doctor_source import Source as DoctorSource
+from streaming_job.operations.handing_over import Delivery
 from streaming_job.operations.snapshot import Part, Read, Snapshot, State, Written
 from streaming_job.operations.snapshot_export import Export
 from streaming_job.operations.snapshot_proof import (
@@ -29,6 +30,7 @@ from streaming_job.operations.snapshot_proof import (
 )
 from streaming_job.operations.source_rules import source_rules
 from streaming_job.operations.source_scan import CapacityBudget, key_read, key_written, scan_segments, unreadable
+from streaming_job.pipeline.intake import HandOver, Piece
 
 SCAN = "scan"
 
@@ -59,6 +61,30 @@ class Plan:
         return Snapshot(
             self.bucket, self.rules, self.state, lambda state: state.keep(self.state_file), written, _now_ms
         )
+
+
+def hand_all_over(made: Plan, delivery: Delivery, handed: Callable[[], None] = lambda: None) -> None:
+    """What earlier runs wrote and the lake has not, then the rest of the source; `handed` after each piece."""
+    state = made.state
+
+    def hand_over(piece: str, address: str) -> None:
+        delivery.hand_over(
+            HandOver(
+                id=state.id,
+                what="snapshot",
+                tables=(state.table,),
+                stream=f"snapshot/{state.id}",
+                at_ms=state.began_ms,
+                part=delivery.parts,
+                pieces=(Piece(name=piece, address=address, form="lines"),),
+            )
+        )
+        handed()
+
+    snapshot = made.snapshot(hand_over)
+    for piece in delivery.expect(state.pieces):
+        hand_over(piece, snapshot.address(piece))
+    snapshot.take(made.reads())
 
 
 def plan(

@@ -24,12 +24,13 @@ from streaming_job.aws import client
 from streaming_job.operations.handing_over import Delivery
 from streaming_job.operations.lake_past import past_of
 from streaming_job.operations.lake_rows import SparkLakeRows
-from streaming_job.operations.snapshot_load import Plan, Request, plan
+from streaming_job.operations.snapshot import Snapshot, Written
+from streaming_job.operations.snapshot_load import Plan, Request, hand_all_over, plan
 from streaming_job.operations.snapshot_proof import NotProvenError
 from streaming_job.operations.source_rules import source_rules
 from streaming_job.operations.source_stream import ShardReader, shards_of
 from streaming_job.operations.verify import Options, Report, Verification
-from streaming_job.pipeline.intake import HandOver, Intake, Piece
+from streaming_job.pipeline.intake import Intake
 from streaming_job.pipeline.locations import Lake
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack]
@@ -152,6 +153,13 @@ def test_what_is_written_deleted_and_inserted_again_during_a_first_load_ends_rig
     assert report.source_items > ITEMS // 2
 
 
+class SmallObjects(Plan):
+    def snapshot(self, written: Written) -> Snapshot:
+        snapshot = super().snapshot(written)
+        snapshot.rows_max = 50
+        return snapshot
+
+
 def load(rig: LakeRig, made: Plan, cut_off_at: int | None) -> bool:
     """Into the tables; False where it was cut off after so many objects."""
     intake, state = Intake.of(rig.settings), made.state
@@ -159,28 +167,12 @@ def load(rig: LakeRig, made: Plan, cut_off_at: int | None) -> bool:
         rig.settings, rig.tables, intake, state.id, name="lakestream snapshot", spark=rig.spark, clock=rig.clock
     ) as delivery:
 
-        def hand_over(piece: str, address: str) -> None:
+        def handed() -> None:
             if delivery.parts == cut_off_at:
                 raise InterruptedError
-            pieces = (Piece(name=piece, address=address, form="lines"),)
-            delivery.hand_over(
-                HandOver(
-                    id=state.id,
-                    what="snapshot",
-                    tables=(state.table,),
-                    stream="snapshot",
-                    at_ms=state.began_ms,
-                    part=delivery.parts,
-                    pieces=pieces,
-                )
-            )
 
-        snapshot = made.snapshot(hand_over)
-        snapshot.rows_max = 50
-        for piece in delivery.expect(state.pieces):
-            hand_over(piece, snapshot.address(piece))
         try:
-            snapshot.take(made.reads())
+            hand_all_over(SmallObjects(**vars(made)), delivery, handed)
         except InterruptedError:
             return False
         delivery.wait()

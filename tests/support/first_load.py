@@ -30,7 +30,8 @@ class Store(BucketInMemory):
         self.put(Key, Body, 0)
 
     def delete_object(self, *, Bucket: str, Key: str) -> None:  # noqa: N803
-        self.objects.pop(Key, None)
+        if Key in self.objects:
+            self.remove(Key)
 
     def get_object(self, *, Bucket: str, Key: str, **more: str) -> dict[str, Any]:  # noqa: N803
         answer = super().get_object(Bucket=Bucket, Key=Key, **more)

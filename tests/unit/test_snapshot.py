@@ -189,7 +189,7 @@ def exported(store: Store, *files: int, **summary: Any) -> list[str]:
 
 
 def test_an_export_is_read_whole_and_goes_on_within_a_file(tmp_path: Path) -> None:
-    """Cut off when its second object is written; the state then says how many items of which file are done."""
+    """Cut off when its second object is handed over; the state says how many items of which file are written."""
     store, file = Store(), tmp_path / "state"
     exported(store, 2_500, 10)
     state_of(2).keep(file)
@@ -210,7 +210,7 @@ def test_an_export_is_read_whole_and_goes_on_within_a_file(tmp_path: Path) -> No
         try:
             snapshot.take(export.reads(state.parts))
         except ConnectionAbortedError:
-            assert State.load(file).parts[0].after == "1000"
+            assert State.load(file).parts[0].after == "2000"
     assert State.load(file).is_ended
     assert State.load(file).rows == 2_510
     assert len({row["key"]["id"] for row in store.lines("snapshot/")}) == 2_510
