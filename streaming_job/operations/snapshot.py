@@ -79,6 +79,11 @@ class State:
             piece_name(number, index) for number, part in sorted(self.parts.items()) for index in range(part.objects)
         ]
 
+    def place(self, piece: str) -> int:
+        """A number of its own, the same in every run. What is read at about one time stands together."""
+        number, index = map(int, piece.split("-"))
+        return index * len(self.parts) + number
+
     def keep(self, file: Path) -> None:
         half = file.with_name(f".{file.name}.half")
         half.touch(mode=0o600)

@@ -75,7 +75,7 @@ def hand_all_over(made: Plan, delivery: Delivery, handed: Callable[[], None] = l
                 tables=(state.table,),
                 stream=f"snapshot/{state.id}",
                 at_ms=state.began_ms,
-                part=delivery.parts,
+                part=state.place(piece),
                 pieces=(Piece(name=piece, address=address, form="lines"),),
             )
         )

@@ -18,7 +18,9 @@ more than its share of the time (`intake_drain`). Where no job holds the tables 
 Rows have positions as the source's do, so that a reject is kept once. A piece of `rows` brings its own; a line's is the
 hand-over's `stream`, the piece's address and the number of the line: the same each time the same object is handed over.
 `repair=True` lets a change also replace the row that has its very version. More may be handed over under an id that is
-under way, each with a `part` of its own. Latency is not measured: what is handed over happened long ago.
+under way, each with a `part` of its own; a command that goes on under the id of a run that was cut off gives the same
+pieces the same `part`, or it would write over what the writer has in hand. Latency is not measured: what is handed over
+happened long ago.
 
 A crash at any point is harmless: a piece without a receipt is taken in again, from its beginning, and nothing is newer
 than itself; a piece with one is passed over. A piece nobody can read gets a receipt that says so, and the rest goes on.
@@ -39,7 +41,7 @@ _WAITING: Final = "waiting/"
 _DONE: Final = "done/"
 _STAGED: Final = "pieces/"
 _REFUSED: Final = "refused/"
-_id_of: Final = re.compile(r"^waiting/\d{13}-(.+)-\d{6}\.json$").search
+_id_of: Final = re.compile(r"^waiting/\d{13}-(.+)-\d{6,8}\.json$").search
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
 
@@ -64,7 +66,7 @@ class HandOver(Frozen):
     stream: str
     at_ms: int = Field(ge=0)
     """When it was handed over: the arrival of its lines. Older hand-overs are taken in first."""
-    part: int = Field(default=0, ge=0, le=999_999)
+    part: int = Field(default=0, ge=0, le=99_999_999)
     repair: bool = False
     pieces: tuple[Piece, ...] = Field(min_length=1)
 

@@ -244,6 +244,14 @@ def test_what_is_withdrawn_is_not_taken_in(intake: Intake) -> None:
     assert intake._store.names("") == []
 
 
+def test_of_hundreds_of_thousands_of_parts_each_is_withdrawn_by_the_id(intake: Intake) -> None:
+    for part in (0, 999_999, 1_000_000, 99_999_999):
+        handed(intake, b"1\n", part=part)
+    kept = handed(intake, b"2\n", of_id="replay-1-000001")
+    intake.withdraw("replay-1")
+    assert intake.waiting() == [kept.place]
+
+
 def test_a_writer_leaves_other_writers_tables_and_puts_aside_what_is_no_hand_over(intake: Intake) -> None:
     work = handed(intake, b"1\n")
     other = work.model_copy(update={"id": "other", "tables": ("things", "others"), "at_ms": 1})

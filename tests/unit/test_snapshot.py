@@ -82,6 +82,7 @@ def test_every_item_is_in_one_object_that_was_handed_over_and_the_manifest_names
     assert (manifest["items"], manifest["rows"], manifest["gen"]) == (100, 100, GENERATION)
     assert sorted(f"s3://bucket/{name}" for name in manifest["objects"]) == sorted(address for _, address in handed)
     assert sorted(piece for piece, _ in handed) == state.pieces
+    assert len({state.place(piece) for piece in state.pieces}) == len(state.pieces)
 
 
 @pytest.mark.parametrize("pages", range(8))

@@ -116,6 +116,18 @@ def killed_after(keep: Callable[[], None]) -> None:
     raise KilledError
 
 
+@dataclass
+class KilledAt:
+    """When so many pieces were handed over."""
+
+    left: int
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
 @pytest.mark.parametrize("killed", [killed_before, killed_after])
 def test_killed_about_the_keeping_of_its_state_it_misses_no_item_though_the_table_changes(
     load: FirstLoad, killed: Keeping
@@ -132,3 +144,19 @@ def test_killed_about_the_keeping_of_its_state_it_misses_no_item_though_the_tabl
     take_in_all(job)
     assert load.keys >= load.table.items.keys()
     assert delivery.standing().taken_in == delivery.standing().handed_over == 5
+
+
+def test_every_piece_is_taken_in_when_a_load_goes_on_while_the_job_has_one_of_its_pieces_in_hand(
+    load: FirstLoad,
+) -> None:
+    """Killed at the second of five, which the job has half of: what is handed over now must not take its place."""
+    with pytest.raises(KilledError):
+        load.run(handed=KilledAt(2))
+    job = load.job()
+    while len(load.keys) < 15:
+        job.step(is_quiet=True)
+    delivery = load.run()
+    take_in_all(job)
+    assert delivery.standing().taken_in == delivery.standing().handed_over == 5
+    assert load.keys == load.table.items.keys()
+    assert load.intake.waiting() == []
