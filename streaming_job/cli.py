@@ -167,6 +167,11 @@ def verify_notes(reports: "Sequence[Report]") -> "Iterator[str]":
     for report in reports:
         if report.kept:
             yield f"{report.table}: {report.kept:,} rows of deleted items are kept, as its rules say"
+        if report.doubled:
+            yield (
+                f"{report.table}: {report.doubled:,} keys have more rows than one: `lakestream rebuild` mends that, "
+                "`replay --repair` would write each of them"
+            )
         for doubt in report.doubts:
             yield f"{report.table}: changes may have been lost ({doubt}): {'settled' if report.equal else 'it stands'}"
         for finding, keys in report.examples.items():

@@ -24,7 +24,7 @@ class Finding(StrEnum):
     STALE = "stale"
     """In both, but the lake's row is of another version than the source's item."""
     DIFFERENT = "different"
-    """The row is of the right version, and its columns are not what was written."""
+    """The row is of the right version, and its columns are not what was written; or the key has more rows than one."""
     UNPROVEN = "unproven"
     """They differ, and a change that would mend it may still be on its way."""
 
@@ -44,9 +44,16 @@ class Counts(NamedTuple):
     """Live rows, but for those that are kept."""
     kept: int
     """Rows whose items are gone, and are meant to stay."""
+    doubled: int
+    """Keys that have more rows than one."""
 
 
 _KEPT_RIGHTLY: Final = "kept AND key NOT IN (SELECT key FROM source)"
+_HELD: Final = """
+    SELECT key, count(*) > 1 AS doubled, bool_and(intact) AS intact, bool_and(kept) AS kept, any_value(digest) AS digest
+    FROM lake GROUP BY key
+"""
+"""The lake by its keys; what a doubled one's rows hold is not looked at."""
 
 
 class Comparison:
@@ -71,7 +78,10 @@ class Comparison:
 
     def counts(self) -> "Counts":
         return Counts(
-            self._count("source"), self._count("lake WHERE NOT kept"), self._count(f"lake WHERE {_KEPT_RIGHTLY}")
+            source=self._count("source"),
+            lake=self._count("lake WHERE NOT kept"),
+            kept=self._count(f"lake WHERE {_KEPT_RIGHTLY}"),
+            doubled=self._count(f"({_HELD}) WHERE doubled"),
         )
 
     def _count(self, rows: str) -> int:
@@ -80,17 +90,18 @@ class Comparison:
 
     def suspects(self) -> list[Suspect]:
         found = self._database.execute(
-            """
-            SELECT coalesce(source.key, lake.key) AS key, source.address,
-                   CASE WHEN lake.key IS NULL THEN 'missing'
+            f"""
+            SELECT coalesce(source.key, held.key) AS key, source.address,
+                   CASE WHEN held.key IS NULL THEN 'missing'
+                        WHEN held.doubled THEN 'different'
                         WHEN source.key IS NULL THEN 'extra'
-                        WHEN source.digest IS DISTINCT FROM lake.digest THEN 'stale'
+                        WHEN source.digest IS DISTINCT FROM held.digest THEN 'stale'
                         ELSE 'different' END AS finding
-            FROM source FULL OUTER JOIN lake ON source.key = lake.key
-            WHERE lake.key IS NULL OR (source.key IS NULL AND NOT lake.kept)
-               OR (source.key IS NOT NULL AND (source.digest IS DISTINCT FROM lake.digest OR NOT lake.intact))
+            FROM source FULL OUTER JOIN ({_HELD}) AS held ON source.key = held.key
+            WHERE held.key IS NULL OR held.doubled OR (source.key IS NULL AND NOT held.kept)
+               OR (source.key IS NOT NULL AND (source.digest IS DISTINCT FROM held.digest OR NOT held.intact))
             ORDER BY key
-            """
+            """  # noqa: S608 - of our own words
         ).fetchall()
         return [Suspect(key, Finding(finding), address) for key, address, finding in found]
 

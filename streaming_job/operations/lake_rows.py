@@ -1,6 +1,6 @@
 """`current` of one table as the operations read it: by delta-rs where engine `rust` writes it, by Spark elsewhere."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,15 @@ def _judged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from judged.to_batches()
 
 
+def _by_key(found: Iterable[tuple[str, LakeRow]]) -> dict[str, LakeRow]:
+    """A key that is met again is not intact, whatever its rows hold."""
+    rows: dict[str, LakeRow] = {}
+    for key, row in found:
+        held = rows.get(key)
+        rows[key] = row if held is None else row._replace(intact=False, rows=held.rows + 1)
+    return rows
+
+
 class DeltaLakeRows:
     """By path: a session of Spark takes longer to start than most tables take to be read."""
 
@@ -78,7 +87,7 @@ class DeltaLakeRows:
 
     def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
         found = (row for batch in _judged(self._of_keys("*", keys, " AND NOT _deleted")) for row in batch.to_pylist())
-        return {row["key"]: LakeRow(row["digest"], row["intact"], row["kept"]) for row in found}
+        return _by_key((row["key"], LakeRow(row["digest"], row["intact"], row["kept"])) for row in found)
 
     def sequences(self, keys: Sequence[str]) -> dict[str, str]:
         found = (row for batch in self._of_keys("_key, _seq", keys) for row in batch.to_pylist())
@@ -119,7 +128,7 @@ class SparkLakeRows:
     def of(self, keys: Sequence[str]) -> dict[str, LakeRow]:
         wanted = self._spark.createDataFrame([(key,) for key in keys], "key string")
         found = self._live().join(F.broadcast(wanted), "key", "left_semi").collect()
-        return {row.key: LakeRow(row.digest, row.intact, row.kept) for row in found}
+        return _by_key((row.key, LakeRow(row.digest, row.intact, row.kept)) for row in found)
 
     def sequences(self, keys: Sequence[str]) -> dict[str, str]:
         """`_seq` of these keys' rows, tombstones included."""

@@ -40,7 +40,9 @@ class Mended:
     removed: int = 0
     """Rows whose item is gone, or has left the filter."""
     different: int = 0
-    """Rows of the right version whose columns are not what was written: `lakestream replay --repair` mends them."""
+    """Rows of the right version whose columns are not what was written: `lakestream replay --repair` mends them. Keys
+    that have more rows than one too: `lakestream verify` tells them apart, `lakestream rebuild` mends them.
+    """
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

@@ -42,6 +42,8 @@ class LakeRow(NamedTuple):
     intact: bool
     kept: bool = False
     """The rules ignore that its item was deleted."""
+    rows: int = 1
+    """That the key has: more than one are never right."""
 
 
 class LakeRows(Protocol):
@@ -81,6 +83,8 @@ class Report:
     extra: int
     stale: int
     different: int
+    doubled: int = 0
+    """Of the different: keys that have more rows than one, as the lake was first read."""
     unproven: int
     examples: Mapping[str, Sequence[str]]
     """Some keys of each finding."""
@@ -135,6 +139,7 @@ class Verification:
             extra=len(found[Finding.EXTRA]),
             stale=len(found[Finding.STALE]),
             different=len(found[Finding.DIFFERENT]),
+            doubled=counts.doubled,
             unproven=len(found[Finding.UNPROVEN]),
             examples={finding: keys[:EXAMPLES_MAX] for finding, keys in found.items() if keys},
             seconds=round(self.clock() - began, 3),
@@ -219,6 +224,8 @@ class Doubt:
 
 def classify(source_digest: str | None, row: LakeRow | None) -> Finding | None:
     """None: they agree. A digest of None is an item that is not there, or that the rules keep out."""
+    if row is not None and row.rows > 1:
+        return Finding.DIFFERENT
     if source_digest is None:
         return None if row is None or row.kept else Finding.EXTRA
     if row is None:

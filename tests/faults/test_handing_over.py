@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from envelopes import DAY_MS, Change, put, remove
 from lake_rig import LakeRig, dead_process, table_config
 from pyspark.sql import SparkSession
@@ -148,6 +149,14 @@ def test_a_column_altered_by_hand_is_seen_by_its_row_digest_and_mended_by_a_repa
             handed.wait()
         assert lake.of([key])[key].intact == repair
     assert tables(rig) == whole
+
+
+def test_a_key_that_was_written_twice_by_hand_is_not_intact(rig: LakeRig) -> None:
+    rig.run(*HISTORY)
+    lake = SparkLakeRows(rig.spark, Lake(rig.settings.lake).of(rig.tables["things"]))
+    path, key = rig.path("things/current"), '{"id":"a"}'
+    write_deltalake(path, DeltaTable(path).to_pyarrow_table().filter(pc.field("_key") == key), mode="append")
+    assert (lake.of([key])[key].intact, lake.of([key])[key].rows) == (False, 2)
 
 
 def test_an_interrupted_command_withdraws_what_was_not_taken_in_and_says_how_much_was(rig: LakeRig) -> None:

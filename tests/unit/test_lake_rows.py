@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from envelopes import DAY_MS, Change, put, remove
 from lake_rig import settings_for, table_config
 from pyspark.sql import SparkSession
@@ -72,6 +72,16 @@ def test_a_change_dated_after_it_was_taken_in_does_not_say_how_far_the_lake_is(t
     """As one that is pulled, of a writer whose clock is a day ahead."""
     ahead = replace(item("b", 1), created_ms=DAY_MS + 86_400_000)
     assert lake(tmp_path / "lake", item("a", 1), ahead).newest_created_ms() == item("a", 1).created_ms
+
+
+def test_a_key_that_has_more_rows_than_one_is_not_intact_whichever_is_met_last(tmp_path: Path) -> None:
+    """The rows of two lakes in one table: of `a` the same twice, of `b` an old one and a new one, `c` once."""
+    rows = lake(tmp_path / "lake", item("a", 1), item("b", 2), item("c", 3))
+    lake(tmp_path / "other", item("a", 1), item("b", 4))
+    other = DeltaTable(str(tmp_path / "other" / "things" / "current")).to_pyarrow_table()
+    write_deltalake(str(tmp_path / "lake" / "things" / "current"), other, mode="append")
+    found = rows.of([item(key, 1).key_text for key in "abc"])
+    assert [(row.intact, row.rows) for _, row in sorted(found.items())] == [(False, 2), (False, 2), (True, 1)]
 
 
 def test_a_row_that_its_rules_keep_after_a_delete_is_told_apart(tmp_path: Path) -> None:

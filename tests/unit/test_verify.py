@@ -61,7 +61,7 @@ class World:
 
     def write_all(self, folder: Path) -> None:
         folder.mkdir()
-        rows = [{"key": self._key(key), **row._asdict()} for key, row in self.lake.items()]
+        rows = [{"key": self._key(key), **row._asdict()} for key, row in self.lake.items() for _ in range(row.rows)]
         schema = pa.schema(
             [("key", pa.string()), ("digest", pa.string()), ("intact", pa.bool_()), ("kept", pa.bool_())]
         )
@@ -133,6 +133,18 @@ def test_a_row_altered_by_hand_is_different_though_its_digest_agrees() -> None:
     world.lake["a"] = LakeRow(digest(item("a", 1)), intact=False)
     report = verify(world)
     assert (report.different, report.equal) == (1, False)
+
+
+@pytest.mark.parametrize("source", [[item("a", 1)], [item("a", 2)], []])
+def test_a_table_that_holds_a_key_twice_is_never_equal_and_a_rebuild_is_named_to_mend_it(
+    source: list[dict[str, Any]],
+) -> None:
+    """Whatever the two rows hold: what is on its way, or a repair, would be written to both."""
+    world = World(source, [])
+    world.lake["a"] = LakeRow(digest(item("a", 1)), intact=True, rows=2)
+    report = verify(world)
+    assert (report.different, report.differences, report.doubled, report.lake_rows) == (1, 1, 1, 2)
+    assert "`lakestream rebuild`" in next(iter(verify_notes([report])))
 
 
 def test_items_outside_the_tables_filter_are_counted_apart_and_expected_to_be_absent() -> None:
