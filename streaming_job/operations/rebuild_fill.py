@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from config.errors import ConfigurationError
 from config.settings import BucketSettings, Settings
@@ -24,6 +24,7 @@ from streaming_job.operations.lake_past import past_of
 from streaming_job.operations.rebuild import Rebuilding, RebuildRefusedError
 from streaming_job.operations.replay import ReplayRefusedError, sieve_of
 from streaming_job.operations.replay_run import From, Request, Show, replayed
+from streaming_job.operations.replay_stream import horizon_of
 from streaming_job.operations.snapshot import PREFIX
 from streaming_job.operations.snapshot_load import Plan, plan
 from streaming_job.operations.snapshot_load import Request as SnapshotRequest
@@ -37,6 +38,8 @@ _CLOCKS_APART_MS: Final = 300_000
 """Before a scan began by our clock, a change is older than it by DynamoDB's clock too."""
 _KEPT_FOR: Final = timedelta(hours=23)
 """Any stream keeps its records for longer than this, and no delivery stream is so far behind."""
+_DELIVERED_WITHIN: Final = timedelta(hours=1)
+"""A delivery stream holds nothing back as long: what came so much before a day was there before the day's objects."""
 _NAME: Final = "lakestream rebuild"
 
 
@@ -101,6 +104,11 @@ class FromArchive:
     config: TableConfig
     first: FirstLoad
     show: Show
+    archive: Archive
+    kinesis: Any
+    """Asked where the job reads a stream."""
+    replay: Callable[[Request, Show, ExitStack], Total] = replayed
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @classmethod
     def planned(
@@ -121,7 +129,8 @@ class FromArchive:
             )
         refuse_other_rules(loads, all_rules(settings)[config.table].label)
         refuse_gaps(bucket, config.table, loads[0], rebuilding)
-        return cls(settings, tables, config, loads[0], show)
+        archive = Archive(client(settings.aws, "s3"), bucket.name, _settings_of(settings).archive_prefix)
+        return cls(settings, tables, config, loads[0], show, archive, client(settings.aws, "kinesis"))
 
     @property
     def since_ms(self) -> int:
@@ -129,24 +138,33 @@ class FromArchive:
 
     def fill(self, cleanup: ExitStack) -> Total:
         """The archive, then what it may not have yet from the stream: they overlap, which changes nothing."""
-        now = datetime.now(UTC)
-        whole = self._replayed(From(is_archive=True, since=None, until=None, now=now), cleanup)
-        if self.settings.source.connector == "files":
-            return whole
-        self._replayed(From(is_archive=False, since=self._delivered_until(now), until=None, now=now), cleanup)
+        now = self.now()
+        # Before the archive is listed: what is delivered in between is in both, and not in neither.
+        since = self._undelivered_since(now) if self.settings.source.connector != "files" else None
+        whole = self._replayed(now, None, cleanup)
+        if since is not None:
+            self._replayed(now, since, cleanup)
         return whole
 
-    def _replayed(self, start: From, cleanup: ExitStack) -> Total:
+    def _replayed(self, now: datetime, of_stream_since: datetime | None, cleanup: ExitStack) -> Total:
+        """Of the archive, unless it is said from when on the stream is meant."""
+        start = From(
+            is_archive=of_stream_since is None,
+            since=of_stream_since,
+            until=None,
+            now=now,
+            whole_since_ms=self.first.began_ms,
+        )
         wanted = {self.config.table: self.config}
         request = Request(self.settings, self.tables, sieve_of(wanted, all_rules(self.settings)), start)
-        return replayed(request, self.show, cleanup)
+        return self.replay(request, self.show, cleanup)
 
-    def _delivered_until(self, now: datetime) -> datetime:
-        bucket = _settings_of(self.settings)
-        archive = Archive(client(self.settings.aws, "s3"), bucket.name, bucket.archive_prefix)
-        days = archive.days()
-        newest = datetime.combine(max(days), time.min, UTC) if days else now
-        return max(newest, now - _KEPT_FOR)
+    def _undelivered_since(self, now: datetime) -> datetime:
+        """From when on the stream may hold what the archive has not; a stream made later holds nothing from before."""
+        days = self.archive.days()
+        newest = datetime.combine(max(days), time.min, UTC) - _DELIVERED_WITHIN if days else now - _KEPT_FOR
+        since = min(max(newest, now - _KEPT_FOR), now)
+        return max(since, horizon_of(self.kinesis, self.settings.source.stream, now))
 
 
 def first_loads(bucket: Bucket, table: str) -> list[FirstLoad]:
@@ -162,7 +180,7 @@ def first_loads(bucket: Bucket, table: str) -> list[FirstLoad]:
 
 
 def refused_as_begun(error: ReplayRefusedError, rebuilding: Rebuilding) -> None:
-    """The archive turned out not to fit only once it was read; nothing of it was handed over."""
+    """What it was to be filled with turned out not to fit only once it was read."""
     rebuilding.say(f"{error.what}; the rebuild is given up")
     rebuilding.abandon()
 

@@ -116,8 +116,8 @@ class Replay:
     material: Material
     sieve: Sieve
     at_ms: int
-    since_ms: int
-    """From when on the material tells: marks made later stand across its way."""
+    gaps_since_ms: int
+    """Marks made from then on stand across its way."""
 
     def pieces(self, versions: Versions, marks: Mapping[str, Sequence[Mark]]) -> list[Piece]:
         """All that is to be handed over. ReplayRefusedError where it could not end right."""
@@ -148,7 +148,7 @@ class Replay:
         if self.sieve.keys:
             return
         for table, found in marks.items():
-            across = [mark for mark in found if mark.marked_ms >= self.since_ms or not mark.marked_ms]
+            across = [mark for mark in found if mark.marked_ms >= self.gaps_since_ms or not mark.marked_ms]
             if across:
                 raise ReplayRefusedError(
                     f"changes of {table} may have been lost ({across[0]}): a replay would not bring them back",

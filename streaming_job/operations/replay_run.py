@@ -34,9 +34,14 @@ class From:
     since: datetime | None
     until: datetime | None
     now: datetime
+    whole_since_ms: int | None = None
+    """What may have been lost before was loaded anew then."""
 
     @property
-    def since_ms(self) -> int:
+    def gaps_since_ms(self) -> int:
+        """Marks of gaps stand across its way when they were made from then on."""
+        if self.whole_since_ms is not None:
+            return self.whole_since_ms
         return _ms(self.since) if self.since is not None else 0
 
     @property
@@ -77,7 +82,8 @@ def span_of(start: str, since: str | None, until: str | None, now: datetime) -> 
 def replayed(request: Request, show: Show, cleanup: ExitStack) -> Total:
     settings, sieve, start = request.settings, request.sieve, request.start
     intake = Intake.of(settings)
-    of_id = f"replay-{start.now:%Y%m%dT%H%M%S}Z-{os.getpid()}"
+    # A rebuild replays both at one time, and what waits of the one must not be taken for the other's.
+    of_id = f"replay-{'archive' if start.is_archive else 'stream'}-{start.now:%Y%m%dT%H%M%S}Z-{os.getpid()}"
     if start.is_archive:
         material: Material = _of_archive(request, intake, of_id, show)
         spark = None
@@ -86,7 +92,7 @@ def replayed(request: Request, show: Show, cleanup: ExitStack) -> Total:
         spark = cleanup.enter_context(spark_session(_NAME, settings.spark))
         position = start.since.isoformat() if start.since is not None else "trim_horizon"
         material = StreamMaterial(spark, settings, intake, of_id, position, show.read)
-    replay = Replay(material, sieve, start.now_ms, start.since_ms)
+    replay = Replay(material, sieve, start.now_ms, start.gaps_since_ms)
     first = request.tables[next(iter(sieve.rules))]
     with Delivery(settings, request.tables, intake, of_id, name=_NAME, show=show.taken, spark=spark) as delivery:
         bucket = _bucket(settings) if settings.bucket is not None else None

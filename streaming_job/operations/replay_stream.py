@@ -77,6 +77,16 @@ class StreamMaterial:
 
 def refuse_lost_times(kinesis: Any, stream: str, since: datetime, now: datetime) -> None:
     """ConfigurationError for a time the stream does not keep any more."""
+    horizon = horizon_of(kinesis, stream, now)
+    if since < horizon:
+        raise ConfigurationError(
+            f"{since:%Y-%m-%dT%H:%MZ} is before the horizon: what {stream} keeps begins {horizon:%Y-%m-%dT%H:%MZ}",
+            hint="--from trim-horizon replays all of that; --from archive --since a time reaches further back",
+        )
+
+
+def horizon_of(kinesis: Any, stream: str, now: datetime) -> datetime:
+    """From when on the stream keeps what was put there: within its retention, and since it was made."""
     try:
         summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
     except (ClientError, BotoCoreError) as error:
@@ -85,9 +95,5 @@ def refuse_lost_times(kinesis: Any, stream: str, since: datetime, now: datetime)
             hint="check source.stream; this needs kinesis:DescribeStreamSummary",
         ) from error
     kept = timedelta(hours=summary["RetentionPeriodHours"])
-    horizon = max(now - kept, summary["StreamCreationTimestamp"].astimezone(UTC))
-    if since < horizon:
-        raise ConfigurationError(
-            f"{since:%Y-%m-%dT%H:%MZ} is before the horizon: what {stream} keeps begins {horizon:%Y-%m-%dT%H:%MZ}",
-            hint="--from trim-horizon replays all of that; --from archive --since a time reaches further back",
-        )
+    created: datetime = summary["StreamCreationTimestamp"].astimezone(UTC)
+    return max(now - kept, created)

@@ -54,7 +54,7 @@ def replayed(rig: LakeRig, number: int) -> Total:
     intake, of_id = Intake.of(rig.settings), f"replay-{number}"
     sieve = Sieve({"things": "1"})
     material = StreamMaterial(rig.spark, rig.settings, intake, of_id, "trim_horizon", lambda *_: None)
-    replay = Replay(material, sieve, at_ms=number, since_ms=0)
+    replay = Replay(material, sieve, at_ms=number, gaps_since_ms=0)
     with Delivery(
         rig.settings, rig.tables, intake, of_id, name="lakestream replay", spark=rig.spark, clock=rig.clock
     ) as delivery:

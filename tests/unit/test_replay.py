@@ -12,6 +12,7 @@ import pytest
 from envelopes import Change, put, remove
 from first_load import Store
 from lake_rig import settings_for
+from stream_summary import StreamSummary
 
 from config.errors import ConfigurationError
 from streaming_job.objects import Bucket
@@ -24,6 +25,7 @@ from streaming_job.operations.unproven_marks import Mark, marks_of
 from streaming_job.pipeline.intake import Intake, Piece
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=90)
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Lines:
 
 def replay_of(*changes: Change | bytes, sieve: Sieve | None = None, since_ms: int = 0) -> Replay:
     lines = [change if isinstance(change, bytes) else change.line() for change in changes]
-    return Replay(Lines(lines), sieve or Sieve({"things": "1"}), at_ms=5, since_ms=since_ms)
+    return Replay(Lines(lines), sieve or Sieve({"things": "1"}), at_ms=5, gaps_since_ms=since_ms)
 
 
 def pieces(replay: Replay, held: Mapping[str, str] | None = None, marks: Mapping[str, list[Mark]] | None = None) -> int:
@@ -127,20 +129,6 @@ def test_marks_are_read_oldest_first_and_one_that_cannot_be_understood_counts() 
 # --- times ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Kinesis:
-    retention_h: int = 24
-    created: datetime = NOW - timedelta(days=90)
-
-    def describe_stream_summary(self, **_: str) -> dict[str, Any]:
-        return {
-            "StreamDescriptionSummary": {
-                "RetentionPeriodHours": self.retention_h,
-                "StreamCreationTimestamp": self.created,
-            }
-        }
-
-
 def accepted() -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -148,18 +136,18 @@ def accepted() -> AbstractContextManager[None]:
 @pytest.mark.parametrize(
     ("kinesis", "hours_ago", "expected"),
     [
-        (Kinesis(), 23, accepted()),
-        (Kinesis(), 25, pytest.raises(ConfigurationError, match="begins 2026-11-02T12:00Z")),
-        (Kinesis(retention_h=168), 25, accepted()),
+        (StreamSummary(LONG_AGO), 23, accepted()),
+        (StreamSummary(LONG_AGO), 25, pytest.raises(ConfigurationError, match="begins 2026-11-02T12:00Z")),
+        (StreamSummary(LONG_AGO, retention_h=168), 25, accepted()),
         (
-            Kinesis(created=NOW - timedelta(hours=2)),
+            StreamSummary(NOW - timedelta(hours=2)),
             3,
             pytest.raises(ConfigurationError, match="begins 2026-11-03T10:00Z"),
         ),
     ],
 )
 def test_a_time_before_the_horizon_is_refused_with_where_it_lies(
-    kinesis: Kinesis, hours_ago: int, expected: AbstractContextManager[Any]
+    kinesis: StreamSummary, hours_ago: int, expected: AbstractContextManager[Any]
 ) -> None:
     with expected:
         refuse_lost_times(kinesis, "changes", NOW - timedelta(hours=hours_ago), NOW)
