@@ -34,6 +34,14 @@ class ConfigurationError(LakestreamError):
         """One problem by its path in the file, and how many others; a word not known explains most of the rest."""
         first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         more = f"; {len(others)} more like it" if others else ""
-        return cls(f"{source}: {place}: {known}{more}", hint="config/README.md lists every key")
+        problem = _problem(first["type"], first["msg"])
+        return cls(f"{source}: {place}: {problem}{more}", hint="config/README.md lists every key")
+
+
+def _problem(kind: str, said: str) -> str:
+    """What a check of ours says stays as it is: it may begin with a name of the file's."""
+    if kind == "extra_forbidden":
+        return "unknown key"
+    ours = said.removeprefix("Value error, ")
+    return ours if ours != said else said[:1].lower() + said[1:]

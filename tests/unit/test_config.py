@@ -23,6 +23,13 @@ def test_an_unknown_key_is_refused_by_its_path(tmp_path: Path) -> None:
         load_table(rules)
 
 
+def test_a_refusal_says_names_as_the_file_has_them(tmp_path: Path) -> None:
+    rules = tmp_path / "t.yaml"
+    rules.write_text("table: t\nversion: 1\nkey: [{name: id}]\nbridge: {drop: [Home, Home.Street]}\nlake: {name: t}\n")
+    with pytest.raises(ConfigurationError, match=r"t\.yaml: bridge: Home\.Street is dropped or hashed twice"):
+        load_table(rules)
+
+
 def test_two_files_for_one_table_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("table: t\nversion: 1\nkey: [{name: id}]\nlake: {name: t}\n")
