@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -22,7 +23,21 @@ from config.errors import ConfigurationError
 from config.time_formats import time_format
 from config.yaml_files import load_model
 
-AttributePath = Annotated[str, StringConstraints(min_length=1)]
+
+def split_path(path: str) -> tuple[str, ...]:
+    r"""`a.b\.c` is `a`, then `b.c`."""
+    names = [name.replace("\0", ".") for name in path.replace("\\.", "\0").split(".")]
+    if not all(names):
+        raise ValueError(f"{path!r} holds an empty name")
+    return tuple(names)
+
+
+def _whole(path: str) -> str:
+    split_path(path)
+    return path
+
+
+AttributePath = Annotated[str, AfterValidator(_whole)]
 """Dotted path to an attribute of an item, `user.id`; a dot inside a name is written `\\.`."""
 
 KeyType = Literal["S", "N", "B"]
@@ -31,14 +46,6 @@ KeyType = Literal["S", "N", "B"]
 class Frozen(BaseModel):
     # What a file holds is not repeated by the error that refuses it: it may be a secret in the wrong place.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-def split_path(path: str) -> tuple[str, ...]:
-    r"""`a.b\.c` is `a`, then `b.c`."""
-    names = [name.replace("\0", ".") for name in path.replace("\\.", "\0").split(".")]
-    if not all(names):
-        raise ValueError(f"{path!r} holds an empty name")
-    return tuple(names)
 
 
 def join_path(names: tuple[str, ...]) -> str:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -35,6 +36,32 @@ def test_two_files_for_one_table_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("table: t\nversion: 1\nkey: [{name: id}]\nlake: {name: t}\n")
     with pytest.raises(ConfigurationError, match=r"b\.yaml names table 't' a second time"):
         load_tables(tmp_path)
+
+
+RULES = "table: t\nversion: 1\nkey: [{{name: id, type: {key}}}]\nbridge: {{{bridge}}}\nlake: {{name: t{lake}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "bridge", "lake"),
+    [
+        ("bridge.drop.0", "drop: [a..b]", ""),
+        ("bridge.hash.1", "hash: [a, .b], hash_secret: s", ""),
+        ("bridge.filter.attribute", "filter: {attribute: a., equals: [1]}", ""),
+        ("bridge.ttl_attribute", "ttl_attribute: .", ""),
+        ("bridge.origin.attribute", "origin: {attribute: a..b}", ""),
+        ("lake.time_zone.attribute", "", ", time_zone: {attribute: a.}"),
+        ("lake.columns.a..b", "", ", columns: {a..b: bigint}"),
+        ("lake.flatten.pivot.0.list", "", ", flatten: {pivot: [{list: a..b, name: '{n}', value: v}]}"),
+        ("lake.flatten.index.0", "", ", flatten: {index: [a..b]}"),
+        ("lake.flatten.embedded.0", "", ", flatten: {embedded: [.a]}"),
+        ("lake.flatten.json.0", "", ", flatten: {json: ['..']}"),
+    ],
+)
+def test_a_path_with_an_empty_name_is_refused_by_its_place(place: str, bridge: str, lake: str, tmp_path: Path) -> None:
+    rules = tmp_path / "t.yaml"
+    rules.write_text(RULES.format(key="S", bridge=bridge, lake=lake))
+    with pytest.raises(ConfigurationError, match=rf"t\.yaml: {re.escape(place)}.*: .* holds an empty name"):
+        load_table(rules)
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
