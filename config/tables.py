@@ -4,8 +4,9 @@ One file a table serves both sides: `bridge` is compiled to JSON for the Lambda,
 `lake` is read by the streaming job. A word that is not known is refused with its place in the file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -266,6 +267,19 @@ class PullRules(Frozen):
     discover_every_s: int = Field(default=3_600, ge=1)
 
 
+_KEY_COLUMNS: Final[Mapping[KeyType, str]] = {
+    "S": "string",
+    "B": "binary",
+    "N": "bigint, decimal, double, or timestamp with a unit",
+}
+
+
+def _may_hold_key(rule: ColumnRule, key_type: KeyType) -> bool:
+    if key_type == "N":
+        return rule.type in ("bigint", "double") or rule.type.startswith("decimal") or rule.unit is not None
+    return rule.type == _KEY_COLUMNS[key_type]
+
+
 class TableConfig(Frozen):
     table: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,255}$")]
     """As DynamoDB lets tables be named."""
@@ -274,6 +288,17 @@ class TableConfig(Frozen):
     bridge: BridgeRules = BridgeRules()
     lake: LakeRules
     pull: PullRules | None = None
+
+    @model_validator(mode="after")
+    def keys_fit_their_columns(self) -> "TableConfig":
+        """A key that its column did not take would be no change at all."""
+        types = {attribute.name: attribute.type for attribute in self.key}
+        for path, rule in self.lake.columns.items():
+            name, *below = split_path(path)
+            if name in types and not below and not _may_hold_key(rule, types[name]):
+                held_as = _KEY_COLUMNS[types[name]]
+                raise ValueError(f"lake.columns.{path}: a key's attribute of type {types[name]} becomes {held_as}")
+        return self
 
 
 def load_table(path: Path) -> TableConfig:

@@ -25,7 +25,7 @@ from pyspark.sql.types import (
 )
 
 from config.errors import LakestreamError
-from config.tables import ColumnRule, TableConfig, split_path
+from config.tables import ColumnRule, KeyType, TableConfig, split_path
 from streaming_job.pipeline.naming import distinct_name, plain_name, pointer
 
 # What a value is, one letter each: they stand before the path in a slot ("s/vehicle/make").
@@ -82,12 +82,16 @@ class Column:
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """A key attribute under its name; `type` is what the lake holds it as."""
+    """A key attribute under its name; `rule` says what the lake holds it as."""
 
     attribute: str
-    dynamodb_type: str
+    dynamodb_type: KeyType
     name: str
-    type: DataType
+    rule: ColumnRule
+
+    @property
+    def type(self) -> DataType:
+        return declared_type(self.rule)
 
     @property
     def path(self) -> str:
@@ -178,14 +182,16 @@ def key_columns(config: TableConfig) -> tuple[KeyColumn, ...]:
         path = pointer([attribute.name])
         taken = {column.name.lower() for column in columns}
         name = distinct_name(path, {}, taken.__contains__)
-        columns.append(KeyColumn(attribute.name, attribute.type, name, _key_type(attribute.type, rules.get(path))))
+        rule = rules.get(path, _KEY_RULES[attribute.type])
+        columns.append(KeyColumn(attribute.name, attribute.type, name, rule))
     return tuple(columns)
 
 
-def _key_type(dynamodb_type: str, rule: ColumnRule | None) -> DataType:
-    if dynamodb_type == "N":
-        return declared_type(rule) if rule else DecimalType(38, 0)
-    return StringType() if dynamodb_type == "S" else BinaryType()
+_KEY_RULES: Final[Mapping[KeyType, ColumnRule]] = {
+    "S": ColumnRule(type="string"),
+    "N": ColumnRule(type="decimal(38,0)"),
+    "B": ColumnRule(type="binary"),
+}
 
 
 def path_of(attribute: str) -> str:

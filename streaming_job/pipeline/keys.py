@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from pyspark.sql.types import DoubleType, StructField, StructType
+from pyspark.sql.types import StructField, StructType
 
-from config.tables import ColumnRule, TableConfig
+from config.tables import TableConfig
 from streaming_job.pipeline.arrow import Column as Cells
 from streaming_job.pipeline.columns import KeyColumn, key_columns
-from streaming_job.pipeline.conversion import Convert, bytes_of, declared, natural
+from streaming_job.pipeline.conversion import Convert, declared, natural
 from streaming_job.pipeline.exact_json import Number, parse
 from streaming_job.pipeline.merge_rust import arrow_schema
 from streaming_job.pipeline.naming import pointer
@@ -62,13 +62,7 @@ class KeyReader:
 
 
 def _converter(key: KeyColumn) -> Convert:
-    if key.dynamodb_type == "B":
-        return lambda value, _zone: bytes_of(value)
-    if key.type == DoubleType():
-        convert = natural(key.type)
-        assert convert is not None
-        return convert
-    return declared(ColumnRule(type=key.type.simpleString()))
+    return natural(key.type) or declared(key.rule)
 
 
 def _escaped(name: str) -> str:

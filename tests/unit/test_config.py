@@ -64,6 +64,38 @@ def test_a_path_with_an_empty_name_is_refused_by_its_place(place: str, bridge: s
         load_table(rules)
 
 
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        *(("N", rule) for rule in ("string", "boolean", "binary", "json", "date", "timestamp")),
+        ("N", "{type: date, format: yyyy}"),
+        *(("S", rule) for rule in ("bigint", "date", "json", "{type: timestamp, unit: ms}")),
+        *(("B", rule) for rule in ("string", "double")),
+    ],
+)
+def test_a_key_declared_as_what_it_cannot_be_is_refused(key: str, rule: str, tmp_path: Path) -> None:
+    """A key that its column did not take would be no change at all."""
+    rules = tmp_path / "t.yaml"
+    rules.write_text(RULES.format(key=key, bridge="", lake=f", columns: {{id: {rule}}}"))
+    with pytest.raises(
+        ConfigurationError, match=rf"t\.yaml: .*lake\.columns\.id: a key's attribute of type {key} becomes"
+    ):
+        load_table(rules)
+
+
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        *(("N", rule) for rule in ("bigint", "double", "'decimal(38,10)'", "{type: timestamp, unit: us}")),
+        *(("S", "string"), ("B", "binary")),
+    ],
+)
+def test_a_key_declared_as_what_it_can_be_is_taken(key: str, rule: str, tmp_path: Path) -> None:
+    rules = tmp_path / "t.yaml"
+    rules.write_text(RULES.format(key=key, bridge="", lake=f", columns: {{id: {rule}}}"))
+    assert load_table(rules).lake.columns.keys() == {"id"}
+
+
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         full = prefix + (field.alias or name)

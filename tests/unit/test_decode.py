@@ -2,7 +2,7 @@
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from config.tables import TableConfig
 from streaming_job.pipeline.decode import Decoder
+from streaming_job.pipeline.keys import KeyReader
 
 EXAMPLES = int(os.environ.get("LAKESTREAM_EXAMPLES", "100"))
 TABLES = {
@@ -24,6 +25,11 @@ TABLES = {
             {"columns": {"n": "decimal(38,10)"}},
         ),
         ("counts", [{"name": "n", "type": "N"}], {}),
+        (
+            "moments",
+            [{"name": "id"}, {"name": "ts", "type": "N"}],
+            {"columns": {"ts": {"type": "timestamp", "unit": "ms"}}},
+        ),
     )
 }
 ENVELOPE: dict[str, Any] = {
@@ -104,6 +110,11 @@ BAD: list[tuple[str, bytes | None, str]] = [
         raw_line(table="counts", key='{"n":' + "1" * 39 + "}"),
         "the key has other attributes or types than the rules say",
     ),
+    (
+        "a time for a key beyond the calendar",
+        raw_line(table="moments", key='{"id":"a","ts":1e15}'),
+        "the key has other attributes or types than the rules say",
+    ),
     ("no image", line(new=None), "no image"),
     ("a snapshot row without image", line(op="SNAPSHOT", new=None), "no image"),
     ("an image that is none", line(new=[1]), "an image is no object"),
@@ -152,6 +163,15 @@ def test_a_key_is_the_text_the_envelope_holds_control_characters_too() -> None:
     name = '\x1f\u2028\x7f\\u001F"\n' + "é🚗" * 400
     (row,) = decoded([line(key={"id": name})])
     assert row["key"].encode() == json.dumps({"id": name}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_a_key_that_is_a_time_is_read_in_the_unit_its_rule_says() -> None:
+    keys = ['{"id":"a","ts":1793534400000}', '{"id":"a","ts":1793534400000.5}']
+    rows = decoded([raw_line(table="moments", key=key) for key in keys])
+    assert [(row["reject"], row["key"]) for row in rows] == [(None, key) for key in keys]
+    _, moments = KeyReader(TABLES["moments"]).arrays(keys)
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert moments.to_pylist() == [noon, noon + timedelta(microseconds=500)]
 
 
 def test_an_image_of_900_kb_passes() -> None:

@@ -79,6 +79,7 @@ def judged(text: bytes) -> None:
 @example("a: &a [*a]", 0, "", 0)
 @example("table: &t {t: *t}", 0, "", 0)
 @example("table: t\nversion: 1\nkey: [{name: id}]\nlake: {name: t, columns: {a..b: bigint}}", 0, "", 0)
+@example("table: t\nversion: 1\nkey: [{name: id, type: N}]\nlake: {name: t, columns: {id: date}}", 0, "", 0)
 def test_a_file_that_was_damaged_is_understood_or_refused(text: str, at: float, put_in: str, taken: int) -> None:
     """Aliases that refer to aliases included: what they would unfold to is not unfolded."""
     place = int(at * len(text))
