@@ -72,9 +72,10 @@ def fixed(value: Any, precision: int, scale: int) -> Decimal | None:
     """A number as decimal(precision, scale), where nothing has to be rounded."""
     context = Context(prec=precision, traps=[InvalidOperation, Inexact])
     try:
-        return Decimal(value).quantize(Decimal(1).scaleb(-scale), context=context)
+        exact = Decimal(value).quantize(Decimal(1).scaleb(-scale), context=context)
     except (InvalidOperation, Inexact):
         return None
+    return exact if exact.is_finite() else None
 
 
 def bytes_of(text: str) -> bytes | None:

@@ -28,6 +28,13 @@ _DECODER: Final = msgspec.json.Decoder(float_hook=Number)
 DEPTH_MAX: Final = 200
 """DynamoDB nests 32 deep; text in an item may hold any JSON. What is deeper stays text."""
 _LITERAL: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_QUOTED: Final = re.compile(r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?", re.ASCII)
+"""DynamoDB takes numbers that are no literal of JSON's."""
+
+
+def is_number(text: str) -> bool:
+    """A text that an envelope's `types` may call a number. Python makes numbers of others too, and of `NaN`."""
+    return _QUOTED.fullmatch(text) is not None
 
 
 def parse(text: str) -> Any:

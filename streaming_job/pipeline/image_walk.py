@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from streaming_job.pipeline.columns import BINARY, BOOLEAN, JSON, NUMBER, STRING, UNFIT
 from streaming_job.pipeline.conversion import EXACT_INT_MAX, SHORT_CHARS_MAX
-from streaming_job.pipeline.exact_json import Binary, NotJsonError, Number, parse, parse_distinct
+from streaming_job.pipeline.exact_json import Binary, NotJsonError, Number, is_number, parse, parse_distinct
 from streaming_job.pipeline.image_tree import ImageTree, Node, Pivot
 from streaming_job.pipeline.naming import segments
 
@@ -176,18 +176,23 @@ def _retype(item: Any, types: Mapping[str, str]) -> None:
 
 
 def _replace(value: Any, path: tuple[str, ...], kind: type[str]) -> None:
-    """A place the image does not have, or that holds no string, is left alone: the envelope says more than it has."""
+    """What the image does not have, or has no such text at, is left alone: the envelope says more than it has."""
     *way, last = path
     for step in way:
         value = _part(value, step)
     held = _part(value, last)
-    if type(held) is str:
+    if type(held) is str and (kind is not Number or is_number(held)):
         value[int(last) if type(value) is list else last] = kind(held)
 
 
 def _part(value: Any, step: str) -> Any:
     if type(value) is dict:
         return value.get(step)
-    if type(value) is list and step.isdecimal() and int(step) < len(value):
+    if type(value) is list and _is_place(step, len(value)):
         return value[int(step)]
     return None
+
+
+def _is_place(step: str, length: int) -> bool:
+    """Python makes no number of thousands of digits."""
+    return step.isascii() and step.isdecimal() and len(step) <= len(str(length)) and int(step) < length

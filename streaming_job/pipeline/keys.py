@@ -12,7 +12,7 @@ from config.tables import TableConfig
 from streaming_job.pipeline.arrow import Column as Cells
 from streaming_job.pipeline.columns import KeyColumn, key_columns
 from streaming_job.pipeline.conversion import Convert, declared, natural
-from streaming_job.pipeline.exact_json import Number, parse
+from streaming_job.pipeline.exact_json import NotJsonError, Number, is_number, parse
 from streaming_job.pipeline.merge_rust import arrow_schema
 from streaming_job.pipeline.naming import pointer
 
@@ -37,7 +37,11 @@ class KeyReader:
             return False
         if not self._converters and not types:
             return True
-        held = parse(text)
+        try:
+            held = parse(text)
+        except NotJsonError:
+            # It is JSON, but with a number of more digits than anything takes.
+            return False
         return all(self._is_of_its_type(key, held[key.attribute], types) for key in self.columns)
 
     def arrays(self, keys: Sequence[str]) -> list[Cells]:
@@ -50,8 +54,10 @@ class KeyReader:
         ]
 
     def _is_of_its_type(self, key: KeyColumn, value: Any, types: Mapping[str, str]) -> bool:
-        plain = "N" if type(value) in (int, Number) else "S"
-        if types.get(self._places[key.attribute], plain) != key.dynamodb_type:
+        is_literal = type(value) in (int, Number)
+        if types.get(self._places[key.attribute], "N" if is_literal else "S") != key.dynamodb_type:
+            return False
+        if key.dynamodb_type == "N" and not is_literal and not is_number(value):
             return False
         return self._value(key, value) is not None
 

@@ -115,6 +115,11 @@ BAD: list[tuple[str, bytes | None, str]] = [
         raw_line(table="moments", key='{"id":"a","ts":1e15}'),
         "the key has other attributes or types than the rules say",
     ),
+    (
+        "text for a number key that is called a number and is none",
+        line(table="counts", key={"n": "NaN"}, types={"/key/n": "N"}),
+        "the key has other attributes or types than the rules say",
+    ),
     ("no image", line(new=None), "no image"),
     ("a snapshot row without image", line(op="SNAPSHOT", new=None), "no image"),
     ("an image that is none", line(new=[1]), "an image is no object"),

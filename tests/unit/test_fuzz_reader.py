@@ -9,6 +9,7 @@ import tracemalloc
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,24 @@ CONFIG = TableConfig.model_validate(
 )
 FAR_OUT = "1e-99999999999999999999"
 """A number of JSON's that no decimal holds."""
+FAR_STEP = "9" * 5_000
+"""A place in a list, of more digits than Python makes a number of."""
+NO_NUMBERS = ("", "NaN", "-sNaN1", "Infinity", "abc", "1_000", " 1", "1 ", "\u0661", "\uff11", "1e", ".", "+", "0x1")
+"""Of some of them Python makes numbers."""
+NUMBERED = {
+    of_type: TableConfig.model_validate(
+        {
+            "table": "things",
+            "version": 1,
+            "key": [{"name": "id", "type": "N"}],
+            "lake": {"name": "things", "columns": {"id": rule}},
+        }
+    )
+    for of_type, rule in {
+        **{of_type: of_type for of_type in ("bigint", "double", "decimal(38,10)")},
+        "timestamp": {"type": "timestamp", "unit": "ms"},
+    }.items()
+}
 
 
 class Literal(str):
@@ -68,7 +87,8 @@ literals = st.sampled_from(
 texts = st.one_of(
     st.sampled_from(
         (
-            *("", "true", FAR_OUT, "NaN", "Infinity", "A" * 300, "AA==", "[[[", "{}"),
+            *NO_NUMBERS,
+            *("true", FAR_OUT, "-0", "+1", ".5", "007", "A" * 300, "AA==", "[[[", "{}"),
             *("2026-02-30", "2026-01-31 10:00:00+99:99", "9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00+23:59"),
             *("31/02/2026 25:61", "Europe/Berlin", "../../etc/passwd"),
         )
@@ -91,7 +111,8 @@ plain = st.recursive(
 )
 values = st.one_of(plain, plain.map(lambda value: written(value)))  # noqa: PLW0108 - written below
 """A value, or the text of one: bodies hold JSON as text."""
-pointers = st.lists(members | st.sampled_from(["0", "1", "~2"]), min_size=1, max_size=3).map("/new/{}".format)
+steps = members | st.sampled_from(["0", "1", "~2", FAR_STEP])
+pointers = st.lists(steps, min_size=1, max_size=3).map(lambda names: "/new/" + "/".join(names))
 tags = st.dictionaries(pointers, st.sampled_from(["N", "B", "SS", "NS", "BS", "?", ""]), max_size=3)
 
 
@@ -106,12 +127,13 @@ def written(value: Any) -> str:
     return json.dumps(value)
 
 
-def line(new: Any, types: dict[str, str]) -> bytes:
-    text = json.dumps({**ENVELOPE, "types": types, "new": "NEW"}, separators=(",", ":"))
+def line(new: Any, types: dict[str, str], key: Any = None) -> bytes:
+    held = {**ENVELOPE, "types": types, "new": "NEW", "key": "KEY"}
+    text = json.dumps(held, separators=(",", ":")).replace('"KEY"', written(key or ENVELOPE["key"]))
     return text.replace('"NEW"', written(new)).encode()
 
 
-def changes(lines: list[bytes]) -> pa.Table:
+def changes(lines: list[bytes], config: TableConfig = CONFIG) -> pa.Table:
     count = len(lines)
     rows = pa.table(
         {
@@ -122,13 +144,16 @@ def changes(lines: list[bytes]) -> pa.Table:
             "approximateArrivalTimestamp": pa.array([0] * count, pa.timestamp("us", "UTC")),
         }
     )
-    return Decoder({"things": CONFIG}).changes(rows)
+    return Decoder({"things": config}).changes(rows)
 
 
 @settings(max_examples=EXAMPLES * 3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(members, values, max_size=6), tags)
 @example({"payload": Literal(f'"{{\\"v\\":{FAR_OUT}}}"')}, {})
 @example({"v": FAR_OUT}, {"/new/v": "N"})
+@example({"v": Literal("1.5"), "n": "NaN", "m": "NaN", "ms": "NaN"}, {f"/new/{name}": "N" for name in ("n", "m", "ms")})
+@example({"list": ["abc", "1.5"]}, {"/new/list/0": "N", "/new/list/1": "N", f"/new/list/{FAR_STEP}": "N"})
+@example({"v": {"x": ["NaN"]}}, {"/new/v/x/0": "N", f"/new/v/x/{FAR_STEP}/y": "B"})
 @example({"v": Literal("9" * 5000)}, {})
 @example({"v": Literal("[" * 900 + "]" * 900)}, {})
 @example({"v": {"x": Literal("1")}}, {"/new/v": "SS", "/new/v/x": "B"})
@@ -144,6 +169,36 @@ def test_of_every_change_that_is_taken_the_flattener_makes_a_row(image: dict[str
     assert again.schema == first.schema
     for rescued in first.rescued.to_pylist():
         assert rescued is None or isinstance(json.loads(rescued, parse_int=str), dict)
+
+
+@pytest.mark.parametrize("said", NO_NUMBERS)
+def test_text_that_is_called_a_number_and_is_none_stays_text(said: str) -> None:
+    """A column of numbers has no place for it: it is rescued as it was."""
+    flattener = Flattener(CONFIG)
+    known = flattener.rows(changes([line({"id": "a", "v": Literal("1.5")}, {})]), None).schema
+    flattened = flattener.rows(changes([line({"id": "a", "v": said}, {"/new/v": "N"})]), known)
+    assert flattened.columns[known.names.index("v")].to_pylist() == [None]
+    assert [json.loads(text) for text in flattened.rescued.to_pylist()] == [{"/v": said}]
+
+
+@pytest.mark.parametrize("config", NUMBERED.values(), ids=NUMBERED)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(texts | literals, st.sampled_from(["N", "B", "S", ""]))
+@example("NaN", "N")
+@example("abc", "N")
+@example("1_000", "N")
+@example(Literal("1e400"), "N")
+@example(Literal("9" * 5000), "N")
+def test_a_key_is_a_number_that_its_column_takes_or_its_record_a_reject(
+    config: TableConfig, key: str, said: str
+) -> None:
+    """Whatever the text, and whatever its record calls it."""
+    judged = changes([line({}, {"/key/id": said}, {"id": key}), line({}, {}, {"id": Literal("5")})], config)
+    taken = judged.filter(pa.compute.is_null(judged["reject"]))
+    assert taken["key"].to_pylist()[-1] == '{"id":5}'
+    assert Flattener(config).rows(taken, None).columns[0].null_count == 0
+    if key in NO_NUMBERS or said != "N":
+        assert taken.num_rows == 1
 
 
 @settings(max_examples=EXAMPLES * 3, deadline=None)
