@@ -49,15 +49,19 @@ class Resolver:
         claims = changes.filter(is_claim)
         if not claims.num_rows:
             return changes, claims
-        fetched = [self._fetch(json.loads(ref)) for ref in values(claims, "ref")]
-        reasons = pa.array([reason for _, reason in fetched], pa.string())
+        redeemed = [
+            self._redeem(line, json.loads(ref))
+            for line, ref in zip(values(claims, "data"), values(claims, "ref"), strict=True)
+        ]
+        reasons = pa.array([reason for _, reason in redeemed], pa.string())
         lost = replaced(claims, "reject", reasons).filter(pc.is_valid(reasons))
         found = claims.filter(pc.is_null(reasons))
-        resolved, refused = self._fill_in(found, [body for body, reason in fetched if reason is None])
+        resolved, refused = self._read(found, [envelope for envelope, reason in redeemed if reason is None])
         whole = pa.concat_tables([changes.filter(pc.invert(is_claim)), resolved])
         return whole, pa.concat_tables([lost, refused])
 
-    def _fetch(self, ref: dict[str, Any]) -> tuple[bytes, str | None]:
+    def _redeem(self, line: bytes, ref: dict[str, Any]) -> tuple[bytes, str | None]:
+        """The whole envelope, or why there is none."""
         place = f"s3://{ref['bucket']}/{ref['key']}"
         body = self._objects.get(ref["bucket"], ref["key"])
         if body is None:
@@ -65,12 +69,14 @@ class Resolver:
         found = hashlib.sha256(body).hexdigest()
         if found != ref["sha256"]:
             return b"", f"claim check {place} has SHA-256 {found}, not {ref['sha256']}"
-        return body, None
+        try:
+            return whole_envelope(line, body), None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return b"", f"claim check {place} holds no images"
 
-    def _fill_in(self, claims: pa.Table, bodies: list[bytes]) -> tuple[pa.Table, pa.Table]:
+    def _read(self, claims: pa.Table, envelopes: list[bytes]) -> tuple[pa.Table, pa.Table]:
         if not claims.num_rows:
             return claims, claims
-        envelopes = [whole_envelope(line, body) for line, body in zip(values(claims, "data"), bodies, strict=True)]
         decoded = self._decode(replaced(claims, "data", pa.array(envelopes, pa.binary())))
         is_good = pc.is_null(decoded["reject"])
         # A reject keeps the record's own bytes, which can be redriven.
@@ -88,13 +94,18 @@ class _Literal:
 def whole_envelope(line: bytes, body: bytes) -> bytes:
     """The envelope as it would have been had its images fitted."""
     envelope, images = _exact(line), _exact(body)
-    images["types"] = {**envelope["types"], **images["types"]}
-    return orjson.dumps({**envelope, **images, "ref": None}, default=_as_written)
+    types = {**(envelope.get("types") or {}), **images["types"]}
+    whole = {**envelope, "new": images["new"], "old": images["old"], "types": types, "ref": None}
+    return orjson.dumps(whole, default=_as_written)
 
 
 def _exact(text: bytes) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(text, parse_int=_Literal, parse_float=_Literal)
+    parsed: dict[str, Any] = json.loads(text, parse_int=_Literal, parse_float=_Literal, parse_constant=_refuse)
     return parsed
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _as_written(value: object) -> orjson.Fragment:

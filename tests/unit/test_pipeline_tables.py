@@ -240,6 +240,33 @@ def test_a_claim_check_that_cannot_be_honoured_is_a_reject_with_its_record(
     assert re.search(reason, said)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"\xff", b"nonsense", b"5", b"[]", b"null", b"{}", b'{"new":{},"old":null}', b'{"new":{},"types":{}}'),
+        *(b'{"new":{},"old":null,"types":[1]}', b'{"new":{"a":NaN},"old":null,"types":{}}'),
+        *(b'{"new":{"a":"\\ud800"},"old":null,"types":{}}', b'{"new":' + b"[" * 100_000),
+    ],
+)
+def test_a_claim_check_that_holds_no_images_is_a_reject_though_its_hash_is_right(body: bytes) -> None:
+    claimed = claim(hashlib.sha256(body).hexdigest())
+    whole, refused = Resolver(Shelf({"claims/a": body}), parsed).resolve(collected([put("b", 1), claimed]))
+    assert whole["key"].to_pylist() == ['{"id":"b"}']
+    assert refused["data"].to_pylist() == [claimed.line()]
+    assert refused["reject"].to_pylist() == ["claim check s3://b/claims/a holds no images"]
+
+
+def test_a_claim_check_says_nothing_but_images_and_their_types() -> None:
+    """What else stands in it does not make it another change."""
+    body = IMAGES[:-1] + b',"key":{"id":"z"},"table":"other","seq":"9","v":2}'
+    assert whole_envelope(claim().line(), body) == whole_envelope(claim().line(), IMAGES)
+
+
+def test_a_claim_check_of_an_envelope_without_types_is_filled_in() -> None:
+    line = claim().line().replace(b'"types":{"/key/id":"B"}', b'"types":null')
+    assert json.loads(whole_envelope(line, IMAGES))["types"] == {"/new/b": "B"}
+
+
 def test_an_unreachable_claim_check_is_no_reject_but_to_be_tried_again() -> None:
     with pytest.raises(ClaimCheckUnreachableError):
         Resolver(UnreachableShelf(), parsed).resolve(collected([claim()]))
