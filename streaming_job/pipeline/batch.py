@@ -168,13 +168,24 @@ class Pipeline:
         outcomes = [run(table) for table in parts] if len(parts) == 1 else self._pool.map(run, parts)
         done: dict[str, tuple[pa.Table, int]] = {}
         for table, outcome in zip(parts, outcomes, strict=True):
-            outcome.duplicates = dedupe.count_of_table(good, table) - parts[table].num_rows
+            outcome.duplicates = _came_again(outcome, dedupe.count_of_table(good, table))
             report.tables[table] = outcome
             report.rejects += outcome.late_rejects
             report.spend(outcome.steps_ms)
             if outcome.commit_ms is not None and outcome.failure is None:
                 done[table] = (_with_commits(parts[table], outcome), outcome.commit_ms)
         return done
+
+
+def _came_again(report: TableReport, delivered: int) -> int:
+    """How many of a table's changes history had already.
+
+    Where some were parked or refused, what history did not take in may be new: only what came twice at once is known.
+    """
+    twice = delivered - report.changes
+    if report.commit_ms is None or report.failure is not None or report.refused or report.drained:
+        return twice
+    return max(twice, delivered - report.history_inserted - report.late_rejects)
 
 
 def _with_commits(changes: pa.Table, report: TableReport) -> pa.Table:
