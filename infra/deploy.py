@@ -159,7 +159,10 @@ class Deployment:
         say("the change set")
         name = self._change_set(bucket, exists=plan.exists)
         if name is not None:
-            self._cloudformation.execute_change_set(StackName=self._settings.stack, ChangeSetName=name)
+            # Rolled back, a first deployment would keep a table and keys that no stack has, and whose names are taken.
+            self._cloudformation.execute_change_set(
+                StackName=self._settings.stack, ChangeSetName=name, RetainExceptOnCreate=not plan.exists
+            )
             self._wait(self._settings.stack, say)
         return self.outputs()
 

@@ -145,14 +145,18 @@ def test_a_stack_that_never_came_up_is_refused_with_the_way_out(aws: Aws, artefa
 
 
 def test_a_deployment_that_fails_says_which_resource_and_why(aws: Aws, artefact: Artefact, tmp_path: Path) -> None:
-    """A queue that cannot be, made after others: they are rolled back."""
+    """A queue that cannot be, made after others: they are rolled back, and their names are free again."""
     text = (ROOT / "infra" / "template.yaml").read_text()
-    queue = "  Broken:\n    Type: AWS::SQS::Queue\n    Properties: {MessageRetentionPeriod: 1}\n\n"
+    queue = (
+        "  Broken:\n    Type: AWS::SQS::Queue\n    DependsOn: Table\n    Properties: {MessageRetentionPeriod: 1}\n\n"
+    )
     template = tmp_path / "template.yaml"
     template.write_text(text.replace("  DeliveryLogStream:\n", f"{queue}  DeliveryLogStream:\n"))
     first = deployment(settings("failing"), aws, artefact, template=template)
     with pytest.raises(DeployError, match="failing came to ROLLBACK_COMPLETE: Broken"):
         first.execute(first.plan(), silent)
+    aws("cloudformation").delete_stack(StackName="failing")
+    assert deployment(settings("failing"), aws, artefact).plan().changes
 
 
 @pytest.mark.parametrize(
