@@ -8,7 +8,7 @@ attribute that only some items have needs one such item there.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,16 +24,23 @@ Item = dict[str, Any]
 Scalar = str | int | bool
 
 
-def compile_rules(directory: Path) -> dict[str, Any]:
-    """The compiled rules of every table; ConfigurationError, with the place, where one can't be meant."""
-    load_tables(directory)  # refuses two files for one table
+def compile_rules(directory: Path, wanted: Collection[str] | None = None) -> dict[str, Any]:
+    """The compiled rules of the tables wanted, or of all there are; ConfigurationError, with the place, where those of
+    any table can't be meant.
+    """
+    known = load_tables(directory)  # refuses two files for one table
+    if not known:
+        raise ConfigurationError(f"{directory} holds no rules", hint="one YAML file a table")
+    if missing := sorted(set(wanted or ()) - known.keys()):
+        raise ConfigurationError(
+            f"there are no rules for table {missing[0]} in {directory}", hint=f"there are for {', '.join(known)}"
+        )
     tables = {}
     for path in sorted(directory.glob("*.yaml")):
         table = load_table(path)
         check(path, table)
-        tables[table.table] = compile_table(table)
-    if not tables:
-        raise ConfigurationError(f"{directory} holds no rules", hint="one YAML file a table")
+        if wanted is None or table.table in wanted:
+            tables[table.table] = compile_table(table)
     return {"format": FORMAT, "tables": tables}
 
 

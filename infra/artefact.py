@@ -1,4 +1,4 @@
-"""The functions' artefact: code, rules, and libraries for Lambda's runtime. `python -m infra.artefact`.
+"""The functions' artefact: code, rules, and libraries for Lambda's runtime. `python -m infra.artefact --table …`.
 
 The same input gives the same hash: wheels by the lock's hashes, files in one order with one date, and the hash taken of
 what the files say, not of how they were compiled and compressed.
@@ -165,8 +165,9 @@ for name in sys.argv[2:]:
 """
 
 
-def build(tables: Path = TABLES, platform: str = PLATFORM) -> Artefact:
-    own = own_files(compile_rules(tables))
+def build(table: str, tables: Path = TABLES, platform: str = PLATFORM) -> Artefact:
+    """With the rules of this one table: a stack has one, and may read no other's secret."""
+    own = own_files(compile_rules(tables, (table,)))
     return within_budget(Artefact({**kept_libraries(platform), **own, **compiled(own)}))
 
 
@@ -198,10 +199,11 @@ def within_budget(artefact: Artefact, bytes_max: int = BYTES_MAX) -> Artefact:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.artefact", description="Build the functions' artefact.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "bridge.zip")
+    parser.add_argument("--table", required=True, help="the stack's own, whose rules come with it")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the rules files")
     options = parser.parse_args()
     try:
-        artefact = build(options.tables)
+        artefact = build(options.table, options.tables)
     except LakestreamError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -20,7 +20,7 @@ from infra.artefact import build
 from infra.deploy import TEMPLATE, Deployment, Plan, judged, load_deploy_settings
 from infra.job_settings import fill
 from infra.template_model import Template
-from infra.validate import check_rules
+from infra.validate import check_rules, table_of
 
 DECLINED: Final = 3
 EXIT_CODES: Final = (
@@ -65,9 +65,10 @@ def _deploy(config: Path, job_configs: Sequence[Path], *, yes: bool, plan_only: 
     settings = load_deploy_settings(config)
     session = boto3.Session(region_name=settings.region)
     # Before seconds go into an artefact.
-    check_rules(judged(settings, Template.load(TEMPLATE)), load_tables(TABLES))
+    planned = judged(settings, Template.load(TEMPLATE))
+    check_rules(planned, load_tables(TABLES))
     with _err.status("building the artefact") as shown:
-        artefact = build()
+        artefact = build(table_of(planned))
         values = judged(settings, Template.load(TEMPLATE), artefact_key=artefact.key)
         clients: Callable[..., Any] = session.client  # its stubs know services by literal names alone
         deployment = Deployment(settings, values, clients, artefact)

@@ -2,13 +2,14 @@
 would take without a word and not do.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
 from config import limits
 from config.errors import LakestreamError
+from config.tables import TableConfig
 from infra.template_values import Values
 
 Clients = Callable[[str], Any]
@@ -62,13 +63,23 @@ def check_values(values: Values) -> None:
             _check_stream(logical_id, properties)
 
 
-def check_rules(values: Values, known: Collection[str]) -> None:
-    """Of a table without rules every change would be a dead letter."""
+def table_of(values: Values) -> str:
+    """The source table's name, made or reused."""
     stream = values.parameters["ExistingTableStreamArn"]
-    table = stream.split("/")[1] if stream else values.parameters["TableName"]
+    return stream.split("/")[1] if stream else values.parameters["TableName"]
+
+
+def check_rules(values: Values, known: Mapping[str, TableConfig]) -> None:
+    """Without rules every change would be a dead letter; without the secret they hash with no bridge would start."""
+    table = table_of(values)
     if table not in known:
         raise NotDeployableError(
             f"there are no rules for table {table}", hint=f"add config/tables/{table}.yaml; there is {', '.join(known)}"
+        )
+    if (secret := known[table].bridge.hash_secret) and not values.parameters["HashSecretArn"]:
+        raise NotDeployableError(
+            f"the rules of {table} hash with secret {secret}, and HashSecretArn is empty: the bridge could not read it",
+            hint="give the secret's ARN: aws secretsmanager describe-secret --secret-id " + secret,
         )
 
 

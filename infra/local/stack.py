@@ -63,7 +63,7 @@ def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     """Everything that can be known to fail before the first process starts."""
     values = validated(Template.load(settings.template), settings.deploy)
     table_rules(values.parameters["TableName"])
-    compile_rules(TABLES)
+    compile_rules(TABLES, (validate.table_of(values),))
     if options.emulator is None:
         checks.emulator()
     else:
@@ -149,7 +149,7 @@ class _Start:
 
     def run(self) -> dict[str, object]:
         rules = self._home.file("rules.json")
-        write_json(rules, compile_rules(TABLES))
+        write_json(rules, compile_rules(TABLES, (validate.table_of(self._values),)))
         if self._options.emulator is None:
             self._say("emulator")
             self._start_emulator()

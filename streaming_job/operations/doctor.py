@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -108,7 +108,7 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
             lag = BridgeLag(made("cloudwatch"), source.now_s)
             yield f"bridge of {name}", _bound(_of_bridges(source, lag), config), "cloudwatch:GetMetricStatistics"
     if any(config.bridge.hash for config in known.values()):
-        yield "secrets", lambda: _secrets(settings), "secretsmanager:GetSecretValue"
+        yield "secrets", lambda: _secrets(settings, known), "secretsmanager:GetSecretValue"
     yield "bucket", source.bucket, "s3:ListBucket"
 
 
@@ -134,10 +134,10 @@ def _rules(settings: Settings, known: dict[str, TableConfig]) -> Iterator[Findin
     yield ok("rules", f"{', '.join(known) or 'nothing'}: they compile, and fit their samples")
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
-    from streaming_job.operations.source_rules import all_rules  # noqa: PLC0415 - see _steps
+def _secrets(settings: Settings, known: Collection[str]) -> Iterator[Finding]:
+    from streaming_job.operations.source_rules import rules_of  # noqa: PLC0415 - see _steps
 
-    all_rules(settings)
+    rules_of(settings, known)
     yield ok("secrets", "the keys that rules hash with can be read")
 
 

@@ -203,7 +203,7 @@ class _Work:
         from streaming_job.pipeline.locations import Lake  # noqa: PLC0415
 
         places = Lake(self.settings.lake).of(self.config)
-        verified = verifier(self.settings, self.spark, options, self.say)
+        verified = verifier(self.settings, (self.config.table,), self.spark, options, self.say)
         return verified(self.config, replace(places, current=places.rebuilt))
 
     def promote_here(self) -> None:

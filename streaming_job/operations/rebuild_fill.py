@@ -28,7 +28,7 @@ from streaming_job.operations.replay_stream import horizon_of
 from streaming_job.operations.snapshot import PREFIX
 from streaming_job.operations.snapshot_load import Plan, plan
 from streaming_job.operations.snapshot_load import Request as SnapshotRequest
-from streaming_job.operations.source_rules import all_rules
+from streaming_job.operations.source_rules import rules_of, source_rules
 from streaming_job.operations.unproven_marks import marks_of
 from streaming_job.pipeline.locations import Lake
 from streaming_job.pipeline.order import UNPROVEN_PROPERTY
@@ -127,7 +127,7 @@ class FromArchive:
                 f"the archive has no whole first load of {config.table}: what was there before it is not in it",
                 hint="rebuild --from snapshot",
             )
-        refuse_other_rules(loads, all_rules(settings)[config.table].label)
+        refuse_other_rules(loads, source_rules(settings, config.table).label)
         refuse_gaps(bucket, config.table, loads[0], rebuilding)
         archive = Archive(client(settings.aws, "s3"), bucket.name, _settings_of(settings).archive_prefix)
         return cls(settings, tables, config, loads[0], show, archive, client(settings.aws, "kinesis"))
@@ -156,7 +156,7 @@ class FromArchive:
             whole_since_ms=self.first.began_ms,
         )
         wanted = {self.config.table: self.config}
-        request = Request(self.settings, self.tables, sieve_of(wanted, all_rules(self.settings)), start)
+        request = Request(self.settings, self.tables, sieve_of(wanted, rules_of(self.settings, wanted)), start)
         return self.replay(request, self.show, cleanup)
 
     def _undelivered_since(self, now: datetime) -> datetime:

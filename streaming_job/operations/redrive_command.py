@@ -64,7 +64,7 @@ def redrive(
         redriving: Redrive | RedriveRejects = (
             _of_rejects(settings, settings.bucket, cleanup, again=again)
             if rejects
-            else _of_letters(settings, settings.bucket, _places(settings.bucket, table))
+            else _of_letters(settings, settings.bucket, table)
         )
         redriving.dry_run = dry_run
         redriving.show = lambda done, total: bar.update(task, completed=done, total=total)
@@ -87,16 +87,16 @@ def _places(bucket: BucketSettings, table: str | None) -> list[Place]:
     return places
 
 
-def _of_letters(settings: Settings, bucket: BucketSettings, places: list[Place]) -> Redrive:
+def _of_letters(settings: Settings, bucket: BucketSettings, table: str | None) -> Redrive:
     from bridge_lambda.dead_letters import S3Store  # noqa: PLC0415 - see redrive
     from bridge_lambda.publisher import KinesisPublisher, SystemClock  # noqa: PLC0415
     from streaming_job.aws import client  # noqa: PLC0415
-    from streaming_job.operations.source_rules import all_rules  # noqa: PLC0415
+    from streaming_job.operations.source_rules import rules_of  # noqa: PLC0415
 
     s3 = client(settings.aws, "s3")
     return Redrive(
-        letters=Letters(s3, places),
-        tables=all_rules(settings),
+        letters=Letters(s3, _places(bucket, table)),
+        tables=rules_of(settings, settings.tables if table is None else (table,)),
         # The publisher retries in its own order; a client that did so by itself would break it.
         publisher=KinesisPublisher(client(settings.aws, "kinesis", attempts=1), settings.source.stream),
         store=S3Store(lambda: s3, bucket.name, bucket.dead_letter_key),

@@ -49,7 +49,7 @@ def replay(
     from streaming_job.main import configured_tables  # noqa: PLC0415
     from streaming_job.operations.replay import canonical_key, sieve_of  # noqa: PLC0415
     from streaming_job.operations.replay_run import Request, replayed, span_of  # noqa: PLC0415
-    from streaming_job.operations.source_rules import all_rules  # noqa: PLC0415
+    from streaming_job.operations.source_rules import rules_of  # noqa: PLC0415
     from streaming_job.operations.verify_command import chosen  # noqa: PLC0415
 
     settings = load_settings(config)
@@ -58,11 +58,10 @@ def replay(
     keys = frozenset(canonical_key(key) for key in repair or ())
     if keys and len(wanted) > 1:
         raise ConfigurationError("--repair needs one --table where there are more", hint=f"{', '.join(wanted)}")
-    rules = all_rules(settings)
     request = Request(
         settings,
         tables,
-        sieve_of(wanted, rules, keys),
+        sieve_of(wanted, rules_of(settings, wanted), keys),
         span_of(start, since, until, datetime.now(UTC)),
     )
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """The bridge's rules as operations on the source need them: from the same files, keyed by the same secret."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,11 +15,11 @@ from streaming_job.aws import client
 
 
 def source_rules(settings: Settings, table: str) -> TableRules:
-    return all_rules(settings)[table]
+    return rules_of(settings, (table,))[table]
 
 
-def all_rules(settings: Settings) -> dict[str, TableRules]:
-    """Of every table that has a file, as the bridge itself would load them."""
+def rules_of(settings: Settings, tables: Collection[str]) -> dict[str, TableRules]:
+    """As the bridge itself would load them. Of no other table: its secret may be one that this role must not read."""
 
     def read_secret(name: str, version: str | None) -> HashKey:
         secrets = client(settings.aws, "secretsmanager")
@@ -34,5 +35,5 @@ def all_rules(settings: Settings) -> dict[str, TableRules]:
 
     with TemporaryDirectory(prefix="lakestream-rules-") as folder:
         compiled = Path(folder) / "rules.json"
-        compiled.write_text(json.dumps(compile_rules(settings.tables_dir)), encoding="utf-8")
+        compiled.write_text(json.dumps(compile_rules(settings.tables_dir, tables)), encoding="utf-8")
         return load_rules(compiled, read_secret)

@@ -22,7 +22,7 @@ from streaming_job.latency.dashboard.verify_record import UNREADABLE, summary
 from streaming_job.operations.in_flight import NO_STREAM, InFlight, StreamInFlight
 from streaming_job.operations.lake_rows import lake_rows
 from streaming_job.operations.settled import doubts, settle
-from streaming_job.operations.source_rules import all_rules
+from streaming_job.operations.source_rules import rules_of
 from streaming_job.operations.verify import Options, Report, Verification
 from streaming_job.pipeline.batch import now_ms
 from streaming_job.pipeline.locations import Lake, TableLocations
@@ -38,7 +38,7 @@ def verify(
     reports = []
     with ExitStack() as cleanup:
         spark = cache(lambda: cleanup.enter_context(spark_session("lakestream-verify", settings.spark)))
-        verified, opened = verifier(settings, spark, options, say), Tables(settings, spark)
+        verified, opened = verifier(settings, tables, spark, options, say), Tables(settings, spark)
         for table in tables.values():
             began_ms, known = now_ms(), doubts(settings, opened, table)
             report = replace(verified(table, Lake(settings.lake).of(table)), doubts=known)
@@ -49,11 +49,15 @@ def verify(
 
 
 def verifier(
-    settings: Settings, spark: Callable[[], SparkSession], options: Options, say: Callable[[str], None]
+    settings: Settings,
+    tables: Collection[str],
+    spark: Callable[[], SparkSession],
+    options: Options,
+    say: Callable[[str], None],
 ) -> Callable[[TableConfig, TableLocations], Report]:
-    """Compares a table's items with the rows at a place that may be another than its own."""
+    """Compares the items of one of these tables with the rows at a place that may be another than its own."""
     dynamodb = client(settings.aws, "dynamodb", attempts=8, connections=options.segments + 1)
-    rules = all_rules(settings)
+    rules = rules_of(settings, tables)
 
     def verified(table: TableConfig, places: TableLocations) -> Report:
         say(f"reading {table.table}")

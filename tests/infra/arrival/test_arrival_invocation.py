@@ -175,7 +175,7 @@ def test_half_of_its_parameters_are_refused() -> None:
 @pytest.mark.stack
 def test_objects_that_land_start_the_job_through_the_deployed_template(aws: Aws, databricks: FakeDatabricks) -> None:
     """Bucket, EventBridge, queue, function: the artefact for this machine, run by the emulator."""
-    artefact = build(platform=f"manylinux2014_{platform.machine()}")
+    artefact = build("chargeminder-car-telemetry", platform=f"manylinux2014_{platform.machine()}")
     secret = aws("secretsmanager").create_secret(Name="deployed", SecretString=TOKEN)["ARN"]
     settings = _settings(
         ArrivalJobId=JOB, DatabricksHost=databricks.url, DatabricksTokenSecretArn=secret, ArrivalWindowSeconds=1
