@@ -2,7 +2,7 @@
 would take without a word and not do.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -76,11 +76,34 @@ def check_rules(values: Values, known: Mapping[str, TableConfig]) -> None:
         raise NotDeployableError(
             f"there are no rules for table {table}", hint=f"add config/tables/{table}.yaml; there is {', '.join(known)}"
         )
+    check_key(values, known[table])
     if (secret := known[table].bridge.hash_secret) and not values.parameters["HashSecretArn"]:
         raise NotDeployableError(
             f"the rules of {table} hash with secret {secret}, and HashSecretArn is empty: the bridge could not read it",
             hint="give the secret's ARN: aws secretsmanager describe-secret --secret-id " + secret,
         )
+
+
+def check_key(values: Values, rules: TableConfig) -> None:
+    """Of a table that the stack makes with another key than its rules say, every change would be a dead letter."""
+    made = ((values.parameters["TableKeyName"], values.parameters["TableKeyType"]),)
+    said = tuple((attribute.name, attribute.type) for attribute in rules.key)
+    if values.parameters["ExistingTableStreamArn"] or said == made:
+        return
+    (name, type_), *more = said
+    if more:
+        hint = (
+            "this stack makes no composite key: make the table yourself and name its stream in ExistingTableStreamArn"
+        )
+    else:
+        hint = f"deploy with TableKeyName {name}, TableKeyType {type_}, or correct the rules"
+    raise NotDeployableError(
+        f"table {rules.table} would get the key {_listed(made)}, and its rules say {_listed(said)}", hint=hint
+    )
+
+
+def _listed(key: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({type_})" for name, type_ in key)
 
 
 def _check_stream(logical_id: str, properties: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ def up(home: Home, settings: LocalSettings, options: UpOptions, say: Say) -> dic
 def check(home: Home, settings: LocalSettings, options: UpOptions) -> Values:
     """Everything that can be known to fail before the first process starts."""
     values = validated(Template.load(settings.template), settings.deploy)
-    table_rules(values.parameters["TableName"])
+    validate.check_key(values, table_rules(values.parameters["TableName"]))
     compile_rules(TABLES, (validate.table_of(values),))
     if options.emulator is None:
         checks.emulator()

@@ -199,9 +199,22 @@ def test_the_plan_is_shown_and_a_no_changes_nothing(aws: Aws, tmp_path: Path) ->
     assert stack_status(aws, "asked") is None
 
 
+def chargers(aws: Aws) -> str:
+    """The stream of a table with a composite key, which the template makes none of."""
+    key = {"charger_id": "N", "reading_id": "B"}
+    made = aws("dynamodb").create_table(
+        TableName="charger-readings",
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in zip(key, ("HASH", "RANGE"), strict=True)],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": type_} for name, type_ in key.items()],
+        BillingMode="PAY_PER_REQUEST",
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+    return str(made["TableDescription"]["LatestStreamArn"])
+
+
 def test_yes_deploys_and_says_what_stands(aws: Aws, tmp_path: Path) -> None:
     """The job's configurations too: filled when it was made, and again when there was nothing to change."""
-    content = "region: us-east-1\nstack: wanted\nparameters: {TableName: charger-readings}\n"
+    content = "region: us-east-1\nstack: wanted\nparameters: {ExistingTableStreamArn: '" + chargers(aws) + "'}\n"
     shipped = ROOT / "infra" / "databricks" / "config"
     files = [Path(shutil.copy(shipped / name, tmp_path)) for name in ("prod.yaml", "prod-arrival.yaml")]
     done = command(aws, tmp_path, content, "--yes", "--json", "--job-config", files[0])
@@ -230,6 +243,7 @@ def test_yes_deploys_and_says_what_stands(aws: Aws, tmp_path: Path) -> None:
         ("region: us-east-1\nstack: s\nparameters: {RetentionHours: 12}\n", "parameter RetentionHours is '12'"),
         ("region: us-esat-1\nstack: s\n", "there is no region 'us-esat-1'"),
         ("region: us-east-1\nstack: s\nparameters: {TableName: no-rules}\n", "there are no rules for table no-rules"),
+        ("region: us-east-1\nstack: s\nparameters: {TableName: charger-readings}\n", "would get the key event_id (S)"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(content: str, said: str, aws: Aws, tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def no_rules(folder: Path) -> tuple[list[object], dict[str, str]]:
     return ["--no-job", "--config", configuration(folder, parameters={"TableName": "another-table"})], {}
 
 
+def another_key(folder: Path) -> tuple[list[object], dict[str, str]]:
+    return ["--no-job", "--config", configuration(folder, parameters={"TableName": "charger-readings"})], {}
+
+
 def no_region(folder: Path) -> tuple[list[object], dict[str, str]]:
     return ["--no-job", "--config", configuration(folder, region="us-esat-1")], {}
 
@@ -76,6 +80,7 @@ BAD_STARTS: tuple[tuple[Callable[[Path], tuple[list[object], dict[str, str]]], s
     (impossible_parameter, "parameter RetentionHours is '12'"),
     (no_shards, "parameter ShardCount is 0"),
     (no_rules, "no rules for table 'another-table'"),
+    (another_key, "its rules say charger_id (N), reading_id (B) - this stack makes no composite key"),
     (no_region, "there is no region 'us-esat-1'"),
     (somebody_elses_lake, "was not made by"),
 )

@@ -15,8 +15,8 @@ PLAIN = BridgeRules()
 HASHING = BridgeRules(hash=("user",), hash_secret="cars/key")
 
 
-def table(bridge: BridgeRules = PLAIN) -> TableConfig:
-    key = (KeyAttribute(name="event_id"),)
+def table(bridge: BridgeRules = PLAIN, *key: KeyAttribute) -> TableConfig:
+    key = key or (KeyAttribute(name="event_id"),)
     return TableConfig(table="cars", version=1, key=key, bridge=bridge, lake=LakeRules(name="cars"))
 
 
@@ -40,3 +40,28 @@ def test_a_stack_with_the_defaults_suits_the_table_they_are_made_for() -> None:
 def test_rules_that_hash_are_refused_where_the_bridge_could_not_read_their_secret() -> None:
     assert "HashSecretArn is empty" in refusal(planned(), table(HASHING)).what
     check_rules(planned(HashSecretArn=SECRET), {"cars": table(HASHING)})
+
+
+BY_NUMBER = KeyAttribute(name="id", type="N")
+RANGE = KeyAttribute(name="at", type="N")
+STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/cars/stream/2026-01-01T00:00:00.000"
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ((BY_NUMBER,), "TableKeyName id, TableKeyType N"),
+        ((KeyAttribute(name="event_id", type="B"),), "TableKeyName event_id, TableKeyType B"),
+        ((KeyAttribute(name="event_id"), RANGE), "ExistingTableStreamArn"),
+    ],
+)
+def test_a_table_with_another_key_than_its_rules_say_is_not_made(key: tuple[KeyAttribute, ...], hint: str) -> None:
+    """Every change of it would be a dead letter."""
+    refused = refusal(planned(), table(PLAIN, *key))
+    assert "its rules say" in refused.what
+    assert hint in refused.hint
+
+
+def test_a_table_is_made_by_the_key_of_its_rules_and_one_there_is_has_its_own() -> None:
+    check_rules(planned(TableKeyName="id", TableKeyType="N"), {"cars": table(PLAIN, BY_NUMBER)})
+    check_rules(planned(ExistingTableStreamArn=STREAM), {"cars": table(PLAIN, BY_NUMBER, RANGE)})
