@@ -113,7 +113,7 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
 
 
 def _of_bridges(source: "Source", lag: "BridgeLag") -> Callable[[TableConfig], Iterator[Finding]]:
-    return lambda config: lag.findings(config.table, source.bridges(config))
+    return lambda config: lag.findings(config.table, source.bridges(config), source.pipes(config))
 
 
 def _bound(check: Callable[[TableConfig], Iterator[Finding]], config: TableConfig) -> Check:

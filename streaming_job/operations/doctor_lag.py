@@ -1,10 +1,11 @@
 """How far the readers are behind, against what their streams keep.
 
-The job: by the checkpoint's position and the record behind it. The bridge: by what Lambda says of its mapping.
+The job: by the checkpoint's position and the record behind it. The bridge: by what CloudWatch has of whoever
+calls it.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from config.settings import Settings
 from streaming_job.checkpoint import NO_OFFSET, damaged
 from streaming_job.checkpoint import check as check_files
 from streaming_job.kinesis.offsets import Kind, Offset, Position, ShardRef
+from streaming_job.latency.export import NAMESPACE
 from streaming_job.operations.doctor_findings import Finding, note, ok, problem, warning
 from streaming_job.places import local_folder
 
@@ -100,21 +102,29 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class BridgeLag:
-    """Lambda tells the age of the last record of each batch; past the guard the table's stream is about to forget."""
+    """The age of what was read last; past the guard the table's stream is about to forget.
+
+    Lambda tells it of its own mappings; where a pipe calls the bridge, the bridge does.
+    """
 
     cloudwatch: Any
     now_s: Callable[[], float]
 
-    def findings(self, table: str, functions: Sequence[str]) -> Iterator[Finding]:
+    def findings(self, table: str, functions: Sequence[str], pipes: Sequence[str] = ()) -> Iterator[Finding]:
+        check = f"bridge of {table}"
         for function in functions:
-            yield from self._of(f"bridge of {table}", function)
+            yield from self._of(check, function, "AWS/Lambda", "IteratorAge", {"FunctionName": function})
+        for pipe in pipes:
+            yield from self._of(check, pipe, NAMESPACE, "iterator_age_ms", {"service": "bridge", "table": table})
 
-    def _of(self, check: str, function: str) -> Iterator[Finding]:
+    def _of(
+        self, check: str, reader: str, namespace: str, metric: str, dimensions: Mapping[str, str]
+    ) -> Iterator[Finding]:
         until = datetime.fromtimestamp(self.now_s(), UTC)
         answer = self.cloudwatch.get_metric_statistics(
-            Namespace="AWS/Lambda",
-            MetricName="IteratorAge",
-            Dimensions=[{"Name": "FunctionName", "Value": function}],
+            Namespace=namespace,
+            MetricName=metric,
+            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
             StartTime=until - _IN_THE_LAST,
             EndTime=until,
             Period=60,
@@ -122,7 +132,7 @@ class BridgeLag:
         )
         points = sorted(answer["Datapoints"], key=lambda point: point["Timestamp"])
         if not points:
-            yield note(check, f"{function} read nothing in the last {_IN_THE_LAST.seconds // 60} minutes")
+            yield note(check, f"{reader} read nothing in the last {_IN_THE_LAST.seconds // 60} minutes")
             return
         age_s = points[-1]["Maximum"] / 1000
         share = age_s / (DYNAMODB_STREAM_RETENTION_H * 3600)

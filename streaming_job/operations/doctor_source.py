@@ -93,6 +93,11 @@ class Source:
         found = mappings.get("EventSourceMappings", ())
         return [mapping["FunctionArn"].split(":function:")[-1].split(":")[0] for mapping in found]
 
+    def pipes(self, config: TableConfig) -> list[str]:
+        """Names of the pipes that read the table's stream."""
+        arn = self.client("dynamodb").describe_table(TableName=config.table)["Table"].get("LatestStreamArn")
+        return self._pipes(arn) if arn else []
+
     def _pipes(self, arn: str) -> list[str]:
         """Those that run; none where nobody can tell, an emulator for one."""
         try:

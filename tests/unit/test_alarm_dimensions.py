@@ -17,6 +17,7 @@ PUBLISHED: Mapping[tuple[str, str], set[str]] = {
     ("AWS/Lambda", "Throttles"): {"FunctionName"},
     ("AWS/Lambda", "OnFailureDestinationDeliveredEventCount"): {"EventSourceMappingUUID"},
     ("AWS/Lambda", "DroppedEventCount"): {"EventSourceMappingUUID"},
+    ("AWS/EventBridge/Pipes", "ExecutionFailed"): {"PipeName"},
     ("AWS/Kinesis", "WriteProvisionedThroughputExceeded"): {"StreamName"},
     ("AWS/Kinesis", "ReadProvisionedThroughputExceeded"): {"StreamName"},
     ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds"): {"StreamName"},

@@ -12,6 +12,7 @@ from templates import TEMPLATE
 
 from bridge_lambda.metrics import NAMESPACE, Counts, emit
 from infra.arrival import handler as arrival
+from infra.deploy import DeploySettings, judged
 from infra.template_model import Template
 from streaming_job.health import Health
 from streaming_job.kinesis.progress import platform_progress
@@ -93,14 +94,29 @@ def test_every_figure_of_ours_on_the_dashboard_is_published_with_its_dimensions(
 
 
 def test_every_alarm_on_a_figure_of_ours_watches_one_that_is_published(published: set[Figure]) -> None:
-    names = {name for name, _ in published} | arrival.COUNTED
-    watched = [
-        resource["Properties"]["MetricName"]
-        for resource in Template.load(TEMPLATE).resources.values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm" and resource["Properties"].get("Namespace") == NAMESPACE
+    """Under its dimensions, in a stack that has all of these alarms."""
+    secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:token"
+    arriving = {"ArrivalJobId": "1", "DatabricksHost": "https://x", "DatabricksTokenSecretArn": secret}
+    parameters: dict[str, str | int | bool] = {
+        "TableName": TABLE,
+        "BridgeVia": "PIPES",
+        "JobSilentMinutes": 5,
+        **arriving,
+    }
+    settings = DeploySettings(region="us-east-1", stack="s", parameters=parameters)
+    values = judged(settings, Template.load(TEMPLATE))
+    alarms = [
+        values.properties(name)
+        for name, resource in values.template.resources.items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm" and resource["Properties"]["Namespace"] == NAMESPACE
     ]
-    assert len(watched) >= 3
-    assert set(watched) <= names
+    watched = {
+        (alarm["MetricName"], frozenset((each["Name"], each["Value"]) for each in alarm["Dimensions"]))
+        for alarm in alarms
+    }
+    assert len(watched) >= 6
+    assert watched - published == {("token_refused", frozenset({("service", "arrival")}))}
+    assert "token_refused" in arrival.COUNTED
 
 
 def test_no_two_widgets_of_the_dashboard_overlap() -> None:

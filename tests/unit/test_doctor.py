@@ -322,6 +322,17 @@ def test_a_bridge_past_three_quarters_of_what_the_tables_stream_keeps_is_a_probl
     assert cloudwatch.asked["Dimensions"] == [{"Name": "FunctionName", "Value": "stack-Bridge"}]
 
 
+def test_a_bridge_behind_a_pipe_is_judged_by_its_own_figure() -> None:
+    """Lambda has none of it."""
+    cloudwatch = CloudWatchOfLambda(18.1)
+    source = Source(settings(Path()), lambda _: FaultyAws(mapping=None, pipe="RUNNING"), NOW.timestamp)
+    (found,) = BridgeLag(cloudwatch, NOW.timestamp).findings("cars", source.bridges(CARS), source.pipes(CARS))
+    assert found.level is Level.PROBLEM
+    assert (cloudwatch.asked["Namespace"], cloudwatch.asked["MetricName"]) == ("lakestream", "iterator_age_ms")
+    named = {dimension["Name"]: dimension["Value"] for dimension in cloudwatch.asked["Dimensions"]}
+    assert named == {"service": "bridge", "table": "cars"}
+
+
 # --- machine and lake -------------------------------------------------------------------------------------------------
 
 
