@@ -117,5 +117,5 @@ def _as_written(value: object) -> orjson.Fragment:
 def _unreachable(bucket: str, key: str, error: Exception) -> ClaimCheckUnreachableError:
     return ClaimCheckUnreachableError(
         f"claim check s3://{bucket}/{key} cannot be fetched: {error}",
-        hint="check the job's permission s3:GetObject and its way to S3; it is tried again",
+        hint="check the job's permissions s3:GetObject and s3:ListBucket on it, and its way to S3; it is tried again",
     )

@@ -7,7 +7,9 @@ somebody changes both. `LAKESTREAM_REWRITE=1 pytest tests/infra/test_policies.py
 import copy
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,38 @@ def test_no_principal_of_the_account_decrypts_dead_letters_by_the_key_policy() -
     )
     crypto = {"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:CreateGrant", "kms:*"}
     assert not crypto & set(administers["Action"])
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def _prefixes_read(found: list[Statement]) -> dict[str, set[str]]:
+    """By owner: of the archive's bucket, what its statements let it fetch."""
+    read: dict[str, set[str]] = {}
+    for statement in found:
+        if "s3:GetObject" in _listed(statement.content["Action"]):
+            for prefix in re.findall(r"\$\{Name\}/([^\"]+)", json.dumps(statement.content["Resource"])):
+                read.setdefault(statement.owner, set()).add(prefix)
+    return read
+
+
+def _prefixes_seen(found: list[Statement]) -> dict[str, set[str]]:
+    """By owner: of the archive's bucket, what it may list."""
+    seen: dict[str, set[str]] = {}
+    for statement in found:
+        if "s3:ListBucket" in _listed(statement.content["Action"]) and "${Name}" in str(statement.content["Resource"]):
+            condition = statement.content.get("Condition", {})
+            anything: dict[str, Any] = {"s3:prefix": ["*"]}
+            seen.setdefault(statement.owner, set()).update(condition.get("StringLike", anything)["s3:prefix"])
+    return seen
+
+
+def test_whoever_may_fetch_an_object_is_told_when_it_is_not_there() -> None:
+    """Where he may not list, S3 says that he is denied, and a claim check that is gone looks like one to wait for."""
+    found = statements(synthesized())
+    seen = _prefixes_seen(found)
+    assert len(seen) >= 4
+    for owner, prefixes in _prefixes_read(found).items():
+        unseen = {one for one in prefixes if not any(fnmatch(one, pattern) for pattern in seen[owner])}
+        assert unseen == set(), owner
