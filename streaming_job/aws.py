@@ -3,15 +3,14 @@
 import os
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 
 from config.errors import ConfigurationError
+from config.loopback import is_loopback, proxies_to
 from config.settings import AwsSettings
 
-_LOOPBACK: Final = frozenset(("127.0.0.1", "localhost", "::1"))
 _EMULATED: Final = "local"
 
 
@@ -23,6 +22,7 @@ def client(
         connect_timeout=5,
         read_timeout=read_timeout_s,
         max_pool_connections=connections,
+        proxies=proxies_to(aws.endpoint),
         # An emulator answers at one address, whatever the bucket.
         s3={"addressing_style": "path"} if aws.endpoint else None,
     )
@@ -57,7 +57,7 @@ def _provider() -> Callable[[str], Any]:
 
 
 def is_emulator(aws: AwsSettings) -> bool:
-    return aws.endpoint is not None and urlsplit(aws.endpoint).hostname in _LOOPBACK
+    return is_loopback(aws.endpoint)
 
 
 def emulator_credentials(aws: AwsSettings) -> dict[str, str]:

@@ -23,8 +23,9 @@ class JobFigures:
 
 def read_figures(url: str, table: str) -> JobFigures:
     """The figures now; `answered` is False while the job does not."""
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - the stack's own address
+        with directly.open(url, timeout=_TIMEOUT_S) as response:
             text = response.read().decode()
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return JobFigures(answered=False)

@@ -27,6 +27,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from config.loopback import proxies_to
 from streaming_job.kinesis.answers import answer_of, pushed
 from streaming_job.kinesis.errors import (
     DeniedError,
@@ -247,6 +248,7 @@ def connect(options: Options) -> AwsKinesis:
                 connect_timeout=5,
                 read_timeout=15,
                 max_pool_connections=CONNECTIONS_MAX,
+                proxies=proxies_to(options.endpoint_url),
                 tcp_keepalive=True,
                 user_agent_extra="lakestream",
             ),
