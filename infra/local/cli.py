@@ -2,14 +2,12 @@
 
 import functools
 import json
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -21,6 +19,7 @@ from config.errors import LakestreamError
 from infra.local.checks import ROOT
 from infra.local.emulator import Clients
 from infra.local.home import Home
+from infra.local.launching import end_as_by_ctrl_c
 from infra.local.lean_puts import writing_items_as_they_are
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
@@ -105,7 +104,7 @@ def up(
     """
     settings = load_local_settings(config)
     home = Home(dir_.absolute())
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_as_by_ctrl_c()
     began = time.monotonic()
     with _err.status("checking") as shown:
         stack = stack_up(
@@ -160,7 +159,7 @@ def restart(
     Example: lakestream local restart
     """
     home = Home(dir_.absolute())
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_as_by_ctrl_c()
     with _err.status("looking") as shown:
         again = stack_restart(home, within, lambda name: shown.update(f"starting {name} again …"))
     if as_json:
@@ -278,10 +277,6 @@ def _or_unknown(value: int | None) -> str:
 
 def _print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

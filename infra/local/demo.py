@@ -22,6 +22,7 @@ from infra.local.demo_view import ProgressView, summary_table
 from infra.local.emulator import Clients
 from infra.local.home import Home, write_json
 from infra.local.job_figures import JobFigures, read_figures
+from infra.local.launching import end_as_by_ctrl_c, uninterrupted
 from infra.local.lean_puts import writing_items_as_they_are
 from infra.local.load import Load, LoadPlan, Summary
 from infra.local.plan import Mix
@@ -69,22 +70,21 @@ class Outcome:
         )
 
 
-def demo(*, seconds: float, rate: float, keep: bool) -> Outcome:
+def demo(home: Home, *, seconds: float, rate: float, keep: bool) -> Outcome:
     settings = load_local_settings(ROOT / "config" / "local.yaml")
-    home = Home(ROOT / "build")
-    home.path.mkdir(exist_ok=True)
+    home.path.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with _console.status("starting …") as shown:
         stack = up(home, settings, UpOptions(), lambda step: shown.update(f"starting: {step} …"))
-    ready_s = time.monotonic() - began
-    _console.print(f"ready after {ready_s:.1f} s; the page: {stack['dashboard_url']}", highlight=False)
     try:
+        ready_s = time.monotonic() - began
+        _console.print(f"ready after {ready_s:.1f} s; the page: {stack['dashboard_url']}", highlight=False)
         outcome = _load_and_prove(home, stack, seconds=seconds, rate=rate, ready_s=ready_s)
     finally:
         if keep:
             _console.print("left running (KEEP=1); `lakestream local down` ends it", highlight=False)
         else:
-            with _console.status("ending …"):
+            with _console.status("ending …"), uninterrupted():
                 down(home, settings, lambda _: None)
     write_json(home.path / "demo.json", asdict(outcome))
     return outcome
@@ -205,9 +205,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--dir", type=Path, default=ROOT / "build", help="the stack's folder")
     options = parser.parse_args()
+    end_as_by_ctrl_c()
     try:
-        outcome = demo(seconds=options.seconds, rate=options.rate, keep=options.keep)
+        outcome = demo(Home(options.dir.absolute()), seconds=options.seconds, rate=options.rate, keep=options.keep)
     except LakestreamError as error:
         _console.print(error.line, highlight=False, markup=False, soft_wrap=True)
         return error.exit_code

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from infra.local import emulator, processes
@@ -54,6 +55,16 @@ class Launcher:
             if not processes.is_alive(process):
                 said = processes.last_lines(Path(process.log), 3)
                 raise NotReadyError(f"{process.name} ended before it was ready: {said}", hint=f"see {process.log}")
+
+
+def end_as_by_ctrl_c() -> None:
+    """When `kill` or `timeout` ask for it: by itself Python would leave everything that was started."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # told twice, as by timeout and make, it would break off the ending
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

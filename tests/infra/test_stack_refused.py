@@ -4,6 +4,7 @@ process left behind.
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,10 +188,13 @@ def test_a_start_that_fails_half_way_ends_all_it_started(
     assert not (tmp_path / "build" / "stack.json").exists()
 
 
-def begun(folder: Path) -> subprocess.Popen[str]:
-    """`up`, caught after its emulator has started."""
+def begun(folder: Path, started_by: list[str] | None = None) -> subprocess.Popen[str]:
+    """`up`, or the demo's, caught after its emulator has started."""
     process = subprocess.Popen(
-        command("up", "--no-job", "--dir", folder), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        started_by or command("up", "--no-job", "--dir", folder),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     until((folder / "processes.json").exists, "the first process is noted")
     return process
@@ -205,6 +209,17 @@ def test_an_interrupted_start_leaves_no_process(number: signal.Signals, tmp_path
     assert "Traceback" not in err
     assert processes_in(tmp_path) == []
     assert not (tmp_path / "stack.json").exists()
+
+
+def test_a_demo_that_is_ended_from_outside_leaves_no_process(tmp_path: Path) -> None:
+    """As `timeout 120 make demo` does it, twice over: timeout tells its group, and make its children."""
+    process = begun(tmp_path, [sys.executable, "-m", "infra.local.demo", "--dir", str(tmp_path)])
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert processes_in(tmp_path) == []
 
 
 def test_down_ends_what_a_killed_start_left(tmp_path: Path) -> None:
