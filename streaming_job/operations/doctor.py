@@ -113,7 +113,11 @@ def _aws_steps(settings: Settings, known: dict[str, TableConfig]) -> Iterator[tu
 
 
 def _of_bridges(source: "Source", lag: "BridgeLag") -> Callable[[TableConfig], Iterator[Finding]]:
-    return lambda config: lag.findings(config.table, source.bridges(config), source.pipes(config))
+    def look(config: TableConfig) -> Iterator[Finding]:
+        functions = source.bridges(config)
+        return lag.findings(config.table, functions, () if functions else source.pipes(config))
+
+    return look
 
 
 def _bound(check: Callable[[TableConfig], Iterator[Finding]], config: TableConfig) -> Check:
