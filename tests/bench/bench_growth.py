@@ -44,6 +44,8 @@ _SPENT_MS_MAX = 60_000
 _BATCHES_MIN = 3
 """A table that is written anew by each batch needs no thirty of them to say so."""
 _COMPACTED_BYTES = 128 * 2**20
+_SPARK_MEMORY = "6g"
+"""In the job's 2 GB Delta's merge of keys anywhere in ten million rows ends the JVM."""
 
 
 class Rows:
@@ -152,7 +154,7 @@ def _engines(names: list[str], cleanup: ExitStack) -> dict[str, Callable[[Path, 
         "rust, no index": lambda path, rows: RustTable(replace(spec(path, rows), found_by=None)),
     }
     if any(name.startswith("spark") for name in names):
-        session = build_session("bench-growth")
+        session = build_session("bench-growth", {"spark.driver.memory": _SPARK_MEMORY})
         cleanup.callback(session.stop)
         session.sparkContext.setLogLevel("ERROR")
         engines["spark"] = lambda path, rows: _marking(SparkTable(session, spec(path, rows)))
