@@ -16,16 +16,17 @@ from botocore.credentials import (
     CredentialResolver,
     DeferredRefreshableCredentials,
 )
+from botocore.eventstream import ParserError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
-    IncompleteReadError,
+    EventStreamError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
 )
+from urllib3.exceptions import HTTPError
 
 from config.loopback import proxies_to
 from streaming_job.kinesis.answers import answer_of, pushed
@@ -71,6 +72,7 @@ _DENIALS: Final = frozenset(
         "KMSAccessDeniedException",
     }
 )
+_INTERNAL: Final = frozenset({"InternalFailure", "InternalFailureException"})
 CONNECTIONS_MAX: Final = 64
 """Threads that read at the same moment; more shards wait for a connection."""
 _TIMESTAMP_KEY: Final = "lakestream_timestamp"
@@ -191,7 +193,8 @@ class AwsKinesis:
                 f"{operation}: no credentials were found",
                 hint="give a role, a profile, or keys; see the options' table",
             ) from error
-        except (HTTPClientError, IncompleteReadError, BotoCoreError, ValueError) as error:
+        # A subscription's events are read from urllib3 and parsed past botocore's own errors.
+        except (BotoCoreError, HTTPError, ParserError, ValueError) as error:
             raise TransientError(f"{operation}: {type(error).__name__}: {error}") from error
 
     def _sorted(self, operation: str, subject: str, error: ClientError) -> Exception:
@@ -213,8 +216,9 @@ class AwsKinesis:
                 hint="the role needs kinesis:DescribeStreamSummary, ListShards, GetShardIterator and GetRecords "
                 "(SubscribeToShard with consumerMode=efo), and kms:Decrypt where the stream is encrypted",
             )
-        if status >= 500:
-            return TransientError(f"{operation}: {code or status}")
+        # An event has no status to tell by; what it breaks was granted before.
+        if status >= 500 or code in _INTERNAL or isinstance(error, EventStreamError):
+            return TransientError(f"{operation}: {code or status}: {message}")
         return RejectedError(f"{operation} on {subject} was refused: {code}: {message}")
 
 
