@@ -73,6 +73,8 @@ _DENIALS: Final = frozenset(
     }
 )
 _INTERNAL: Final = frozenset({"InternalFailure", "InternalFailureException"})
+_AHEAD_OF_CLOCK: Final = "greater than the currentTimestampInMillis"
+"""Of an AT_TIMESTAMP: `latest` is our clock's now, which may be later than Kinesis'. Its time comes."""
 CONNECTIONS_MAX: Final = 64
 """Threads that read at the same moment; more shards wait for a connection."""
 _TIMESTAMP_KEY: Final = "lakestream_timestamp"
@@ -217,7 +219,7 @@ class AwsKinesis:
                 "(SubscribeToShard with consumerMode=efo), and kms:Decrypt where the stream is encrypted",
             )
         # An event has no status to tell by; what it breaks was granted before.
-        if status >= 500 or code in _INTERNAL or isinstance(error, EventStreamError):
+        if status >= 500 or code in _INTERNAL or isinstance(error, EventStreamError) or _AHEAD_OF_CLOCK in message:
             return TransientError(f"{operation}: {code or status}: {message}")
         return RejectedError(f"{operation} on {subject} was refused: {code}: {message}")
 

@@ -1,5 +1,7 @@
 """What Kinesis refuses or breaks off, through AwsKinesis and the readers: what passes is tried again."""
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,14 +10,14 @@ from typing import Any
 
 import pytest
 from botocore.eventstream import ChecksumMismatch
-from botocore.exceptions import EventStreamError
+from botocore.exceptions import ClientError, EventStreamError
 from botocore.hooks import HierarchicalEmitter
 from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from streaming_job.kinesis.aws import AwsKinesis
-from streaming_job.kinesis.errors import DeniedError, TransientError
-from streaming_job.kinesis.fetch import SubscribedReader
+from streaming_job.kinesis.errors import DeniedError, RejectedError, TransientError
+from streaming_job.kinesis.fetch import ShardReader, SubscribedReader
 from streaming_job.kinesis.offsets import Position, ShardRef
 from tests.unit.kinesis_memory import HandClock
 from tests.unit.test_kinesis_fetch import LIMITS
@@ -63,11 +65,36 @@ class StubClient:
     subscriptions: list[BreakingStream] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     clock: HandClock = field(default_factory=HandClock)
+    behind_ms: int = 0
+    """Kinesis' clock, against ours."""
     meta: Any = field(default_factory=lambda: SimpleNamespace(events=HierarchicalEmitter()))
 
     def subscribe_to_shard(self, *, StartingPosition: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803
         self.starts.append(StartingPosition)
         return {"EventStream": self.subscriptions[len(self.starts) - 1]}
+
+    def get_shard_iterator(self, *, Timestamp: datetime, **_: Any) -> dict[str, Any]:  # noqa: N803
+        now_ms, asked_ms = self.clock.ms - self.behind_ms, round(Timestamp.timestamp() * 1000)
+        if asked_ms > now_ms:
+            message = (
+                "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. "
+                f"timestampInMillis: {asked_ms}, currentTimestampInMillis: {now_ms}"
+            )
+            raise refused("InvalidArgumentException", message, "GetShardIterator")
+        return {"ShardIterator": "iterator"}
+
+    def get_records(self, **_: Any) -> dict[str, Any]:
+        record = {
+            "SequenceNumber": "1",
+            "ApproximateArrivalTimestamp": self.clock.ms / 1000,
+            "Data": base64.b64encode(b"first").decode(),
+            "PartitionKey": "k",
+        }
+        return {"Body": json.dumps({"Records": [record], "MillisBehindLatest": 0, "NextShardIterator": "n"}).encode()}
+
+
+def refused(code: str, message: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
 def error_event(code: str) -> EventStreamError:
@@ -106,3 +133,20 @@ def test_what_a_subscription_is_denied_in_an_event_stops_the_query() -> None:
     client = StubClient([BreakingStream([], error_event("KMSAccessDeniedException"))])
     with pytest.raises(DeniedError, match="KMSAccessDenied"):
         next(AwsKinesis(client, "us-east-1").subscribe("arn", REF, Position.trim_horizon()))
+
+
+def test_a_start_time_ahead_of_kinesis_clock_is_asked_for_again_until_it_has_come() -> None:
+    """`latest` is our clock's now, and Kinesis refuses what is later than its own: the first two tries of three."""
+    client = StubClient(behind_ms=101)
+    reader = ShardReader(AwsKinesis(client, "us-east-1"), REF, Position.at(client.clock.ms), LIMITS, client.clock)
+    assert reader.read().rows.data == [b"first"]
+    assert reader.counters.retries == 2
+
+
+def test_an_argument_that_stays_wrong_stops_the_query() -> None:
+    class RefusingClient(StubClient):
+        def get_shard_iterator(self, **_: Any) -> dict[str, Any]:
+            raise refused("InvalidArgumentException", "Invalid StartingSequenceNumber", "GetShardIterator")
+
+    with pytest.raises(RejectedError, match="StartingSequenceNumber"):
+        AwsKinesis(RefusingClient(), "us-east-1").iterator(REF, Position.after("1"))
