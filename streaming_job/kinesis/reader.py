@@ -19,7 +19,7 @@ from streaming_job.kinesis.backlog import runs
 from streaming_job.kinesis.catalog import Catalog
 from streaming_job.kinesis.clock import SystemClock
 from streaming_job.kinesis.consumers import consumer_arns, deregister
-from streaming_job.kinesis.errors import DataLossError, OffsetError
+from streaming_job.kinesis.errors import DataLossError, OffsetError, StreamMissingError
 from streaming_job.kinesis.fetch import CLOCK_MARGIN_MS, Clock, ShardReader, read_through
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options, parse_options
@@ -97,7 +97,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         for ref, position in finish.positions().items():
             # A shard that the start does not know was born since: the plan that found it reads it from its beginning.
             before = positions.get(ref, Position.trim_horizon())
-            if before.same_place(position) or position.is_unread:
+            if before.same_place(position) or position.is_unread or _ends_where_it_was(before, position):
                 continue
             if self._is_of_another_stream(finish, ref.stream):
                 continue
@@ -142,9 +142,15 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         elif isinstance(partition, RangePartition):
             limits = fetch_limits(self._options, partition.info)
             reader = ShardReader(self._api, partition.ref, partition.start, limits, self._clock)
-            for rows in read_through(reader, partition.end, partition.expected):
-                if rows:
-                    yield rows.to_arrow(partition.ref.stream, partition.ref.shard)
+            try:
+                for rows in read_through(reader, partition.end, partition.expected):
+                    if rows:
+                        yield rows.to_arrow(partition.ref.stream, partition.ref.shard)
+            except StreamMissingError as error:
+                # The driver has seen the stream as it made the partition: it is the shard that is gone.
+                if self._options.fail_on_data_loss:
+                    what = f"the shard is no longer in the stream, a planned batch reads it to {partition.end}"
+                    raise DataLossError.of(str(partition.ref), what) from error
 
     # The parts.
 
@@ -236,6 +242,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 anew = initial_offset([infos[name]], self._catalog.listing(), Position.trim_horizon())
                 streams[name] = anew.streams[name]
         return replace(offset, streams=streams)
+
+
+def _ends_where_it_was(before: Position, position: Position) -> bool:
+    """Closed without another record: there is nothing to read, and of a shard that Kinesis forgot nobody to ask."""
+    return position.is_closed and position.sequence == before.sequence
 
 
 def _packed(buffered: list[list[pa.RecordBatch]], shards_per_task: int) -> Iterator[BufferedPartition]:

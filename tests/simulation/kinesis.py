@@ -10,8 +10,9 @@ from typing import Any, Final
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from config.limits import KINESIS_PUT_BYTES_MAX, KINESIS_PUT_RECORDS_MAX, KINESIS_RECORD_BYTES_MAX
-from streaming_job.kinesis.errors import IteratorExpiredError, ThrottledError, TransientError
+from streaming_job.kinesis.errors import IteratorExpiredError, StreamMissingError, ThrottledError, TransientError
 from streaming_job.kinesis.fetch import Answer
+from streaming_job.kinesis.offsets import Position, ShardRef
 from streaming_job.kinesis.rows import Rows
 from streaming_job.kinesis.shards import Shard
 from tests.simulation.clock import MachineClock
@@ -96,6 +97,11 @@ class SimKinesis(MemoryKinesis):
         return tuple(
             shard for shard in super().list_shards(stream) if self.closed_ms.get(shard.id, horizon_ms) >= horizon_ms
         )
+
+    def iterator(self, ref: ShardRef, position: Position, *, inclusive: bool = False) -> str:
+        if ref.shard not in {shard.id for shard in self.list_shards(ref.stream)}:
+            raise StreamMissingError(f"{ref} does not exist")
+        return super().iterator(ref, position, inclusive=inclusive)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

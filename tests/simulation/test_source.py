@@ -111,3 +111,45 @@ def test_a_stream_younger_than_its_retention_has_lost_nothing_however_long_nobod
     kinesis.clock.ms += 23 * HOUR_MS
     again = reader_of(kinesis)
     assert rows(again, offset, planned(again, offset)) == [b"kept"]
+
+
+def forgotten(kinesis: SimKinesis, *, has_read: bool) -> dict[str, Any]:
+    """A query stopped before its shard's last record; the shard is gone by now, its child is there."""
+    offset = begun(kinesis)
+    if has_read:
+        kinesis.put("shardId-000000000000", b"read")
+        offset = planned(reader_of(kinesis), offset)
+    kinesis.put("shardId-000000000000", b"never read")
+    kinesis.split_at(0)
+    kinesis.clock.ms += 25 * HOUR_MS
+    kinesis.put("shardId-000000000001", b"child")
+    return offset
+
+
+@pytest.mark.parametrize("has_read", [False, True])
+def test_a_shard_that_kinesis_forgot_is_passed_where_a_loss_is_allowed(*, has_read: bool) -> None:
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = forgotten(kinesis, has_read=has_read)
+    with pytest.raises(DataLossError, match="shardId-000000000000"):
+        planned(reader_of(kinesis), offset)
+    reader, held = reader_of(kinesis, failOnDataLoss="false"), list[bytes]()
+    while not held:
+        end = planned(reader, offset)
+        again = rows(reader_of(kinesis, failOnDataLoss="false"), offset, end)
+        held = rows(reader, offset, end)
+        assert again == held
+        offset = end
+    assert held == [b"child"]
+
+
+def test_a_batch_of_a_shard_that_kinesis_forgot_since_it_was_planned_is_a_loss_by_name() -> None:
+    """Cut off, and run again a day later: nothing of it is left, and the next plan goes on with the child."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = begun(kinesis)
+    kinesis.put("shardId-000000000000", b"planned")
+    end = planned(reader_of(kinesis), offset)
+    kinesis.split_at(0)
+    kinesis.clock.ms += 25 * HOUR_MS
+    with pytest.raises(DataLossError, match="shardId-000000000000"):
+        rows(reader_of(kinesis), offset, end)
+    assert rows(reader_of(kinesis, failOnDataLoss="false"), offset, end) == []
