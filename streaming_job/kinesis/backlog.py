@@ -142,14 +142,18 @@ def share(wanted: Mapping[ShardRef, int], limit: int) -> dict[ShardRef, int]:
 
 
 def take_all(backlogs: Mapping[ShardRef, Backlog], rows_max: int, bytes_max: int) -> dict[ShardRef, Position]:
-    """Where a batch within the limits ends in each shard; at least one record where there is any."""
+    """Where a batch within the limits ends in each shard.
+
+    Of the shards whose next record exceeds their share, the one that has waited longest takes it all the same: while
+    others move it would never be its turn.
+    """
     rows = share({ref: backlog.available[0] for ref, backlog in backlogs.items()}, rows_max)
     size = share({ref: backlog.available[1] for ref, backlog in backlogs.items()}, bytes_max)
     ends = {ref: backlog.take(rows[ref], size[ref]) for ref, backlog in backlogs.items()}
-    moved = any(not ends[ref].same_place(backlog.start) for ref, backlog in backlogs.items())
-    waiting = [ref for ref, backlog in sorted(backlogs.items()) if backlog.segments]
-    if not moved and waiting:
-        ends[waiting[0]] = backlogs[waiting[0]].take_least()
+    held_up = [ref for ref, backlog in backlogs.items() if backlog.segments and ends[ref].same_place(backlog.start)]
+    if held_up:
+        oldest = min(held_up, key=lambda ref: (backlogs[ref].read_until_ms, ref))
+        ends[oldest] = backlogs[oldest].take_least()
     return {ref: backlogs[ref].marked(end) for ref, end in ends.items()}
 
 

@@ -140,3 +140,43 @@ def test_a_span_larger_than_the_limits_goes_alone_and_leaves_nothing_of_them_to_
     backlog.add_span(49, 490, span_end)
     backlog.add(rows_of(3, first=51), Position.after("51"))
     assert backlog.take(10, 100).same_place(span_end)
+
+
+def move_on(backlogs: dict[ShardRef, Backlog], ends: dict[ShardRef, Position]) -> list[ShardRef]:
+    moved = [ref for ref, end in ends.items() if not end.same_place(backlogs[ref].start)]
+    for ref in moved:
+        assert backlogs[ref].forget_through(ends[ref])
+    return moved
+
+
+def test_a_shard_whose_next_record_exceeds_its_share_moves_beside_others() -> None:
+    large, busy = ShardRef("s", "a"), ShardRef("s", "b")
+    backlogs = {large: backlog_of(rows_of(30)), busy: Backlog(Position.after("1"))}
+    backlogs[busy].add(rows_of(*[1] * 100, first=2), Position.after("101"))
+    assert move_on(backlogs, take_all(backlogs, 20, 10**9)) == [large, busy]
+
+
+def test_of_shards_whose_next_records_exceed_their_shares_the_oldest_goes_in_each_plan() -> None:
+    """The third is always full, and each plan leaves the two one step more at most."""
+    young, old, busy = (ShardRef("s", name) for name in "abc")
+    backlogs = {
+        young: backlog_of(rows_of(30, 30, first=500)),
+        old: backlog_of(rows_of(30, 30, first=400)),
+        busy: Backlog(Position.after("1")),
+    }
+    order: list[ShardRef] = []
+    for turn in range(4):
+        begin = 2 + 100 * turn
+        backlogs[busy] = Backlog(Position.after(str(begin - 1)))
+        backlogs[busy].add(rows_of(*[1] * 100, first=begin), Position.after(str(begin + 99)))
+        moved = move_on(backlogs, take_all(backlogs, 20, 10**9))
+        assert busy in moved
+        order += [ref for ref in moved if ref != busy]
+    assert order == [old, old, young, young]
+
+
+def test_of_more_shards_than_a_batch_has_rows_the_least_filled_moves_too() -> None:
+    """The even part of what it asks for is no row at all."""
+    little, *busy = (ShardRef("s", str(index)) for index in range(5))
+    backlogs = {little: backlog_of(rows_of(1, 1))} | {ref: backlog_of(rows_of(*[1] * 100)) for ref in busy}
+    assert little in move_on(backlogs, take_all(backlogs, 3, 10**9))
