@@ -88,7 +88,8 @@ class Prefetcher:
         return max(1, whole // max(1, len(self.tails)))
 
     def held_bytes(self) -> int:
-        return sum(tail.backlog.held_bytes for tail in self.tails.values())
+        with self.changed:  # held already by who asks within a wait: its lock is re-entrant
+            return sum(tail.backlog.held_bytes for tail in self.tails.values())
 
     # What the query asks.
 
@@ -144,9 +145,10 @@ class Prefetcher:
         """A retention that changed changes what may be lost: the threads begin again with it."""
         infos = self._catalog.infos()
         if infos != self._infos:
-            for tail in self.tails.values():
-                tail.stop()
-            self.tails.clear()
+            with self.changed:
+                for tail in self.tails.values():
+                    tail.stop()
+                self.tails.clear()
             self._infos = dict(infos)
 
     def _without_vanished(self, offset: Offset, listing: Listing) -> Offset:

@@ -1,18 +1,23 @@
 """The driver's threads: what they hold is bounded, what fails in them is said where the query plans."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from streaming_job.kinesis.backlog import Backlog, Segment
 from streaming_job.kinesis.catalog import DESCRIBE_MS, Catalog
 from streaming_job.kinesis.errors import DataLossError, ThrottledError
-from streaming_job.kinesis.fetch import SubscribedReader
+from streaming_job.kinesis.fetch import Counters, SubscribedReader
 from streaming_job.kinesis.offsets import Offset, Position
 from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher
+from streaming_job.kinesis.progress import progress_of
+from streaming_job.kinesis.rows import Rows
 from streaming_job.kinesis.shards import initial_offset
+from streaming_job.kinesis.tail import Tail
 from tests.unit.kinesis_memory import DAY_MS, HandClock, MemoryKinesis
 from tests.unit.test_kinesis_fetch import LIMITS
 
@@ -177,3 +182,31 @@ def test_a_plan_holds_what_arrived_just_before_it(kinesis: MemoryKinesis) -> Non
             time.sleep(0.01)
         [newest] = kinesis.put("shardId-0", b"b")
         assert prefetcher.plan(offset, LIMIT).positions()[kinesis.ref()].sequence == newest
+
+
+class AppendedMeanwhile(Segment):
+    """While its bytes are counted a shard's thread comes with the next, as far as it is let."""
+
+    def __init__(self, prefetcher: Prefetcher, backlog: Backlog) -> None:
+        super().__init__(Position.after("1"), Rows(), 0, 0)
+        self._prefetcher = prefetcher
+        self._backlog = backlog
+
+    @property
+    def held_bytes(self) -> int:
+        thread = threading.Thread(target=self._append, daemon=True)
+        thread.start()
+        thread.join(0.1)
+        return super().held_bytes
+
+    def _append(self) -> None:
+        with self._prefetcher.changed:
+            self._backlog.add(Rows(), Position.after("2"))
+
+
+def test_progress_is_told_while_the_shards_threads_read(kinesis: MemoryKinesis) -> None:
+    with prefetching(kinesis, options_of()) as prefetcher:
+        tail = Tail(prefetcher, kinesis.ref(), Position.trim_horizon(), LIMITS, Counters())
+        tail.backlog.segments.append(AppendedMeanwhile(prefetcher, tail.backlog))
+        prefetcher.tails[kinesis.ref()] = tail
+        assert progress_of(prefetcher)["buffered_bytes"] == 0
