@@ -84,7 +84,8 @@ def prune(offset: Offset, listing: Listing) -> Offset:
 def readable(offset: Offset, listing: Listing) -> dict[ShardRef, Position]:
     """Shards that are not read to their end and whose parents all are (or are known no more).
 
-    Of a child of which nothing has been read, nothing was missed before its parents' last records.
+    A child is born when all its parents have ended: of one of which nothing has been read, nothing was missed up to
+    when the last of them was still seen open.
     """
     result: dict[ShardRef, Position] = {}
     for name, stream in offset.streams.items():
@@ -94,7 +95,7 @@ def readable(offset: Offset, listing: Listing) -> dict[ShardRef, Position]:
                 continue
             known = [stream.shards[parent] for parent in parents.get(shard_id, ()) if parent in stream.shards]
             if all(parent.is_closed for parent in known):
-                seen_ms = min((parent.seen_ms for parent in known), default=0) if position.is_unread else 0
+                seen_ms = max((parent.seen_ms for parent in known), default=0) if position.is_unread else 0
                 result[ShardRef(name, shard_id)] = position.seen(seen_ms)
     return result
 

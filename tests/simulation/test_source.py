@@ -153,3 +153,21 @@ def test_a_batch_of_a_shard_that_kinesis_forgot_since_it_was_planned_is_a_loss_b
     with pytest.raises(DataLossError, match="shardId-000000000000"):
         rows(reader_of(kinesis), offset, end)
     assert rows(reader_of(kinesis, failOnDataLoss="false"), offset, end) == []
+
+
+def test_a_merges_child_is_no_loss_although_one_of_its_parents_was_silent_for_as_long_as_anything_is_kept() -> None:
+    """It is born after both have ended: what is known of the livelier one holds for it."""
+    kinesis = SimKinesis.of(2, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis.clock.ms += 30 * HOUR_MS
+    kinesis.put("shardId-000000000001", *(b"%d" % i for i in range(6)))
+    kinesis.merge_at(0)
+    kinesis.put("shardId-000000000002", b"child")
+    reader = reader_of(kinesis)
+    offset, held = reader.initialOffset(), []
+    while b"child" not in held:
+        kinesis.read_faults.append("small page")
+        end = planned(reader, offset)
+        held += rows(reader, offset, end)
+        offset = end
+        kinesis.clock.ms += HOUR_MS // 12 if held else 0
+    assert held == [b"0", b"1", b"2", b"3", b"4", b"5", b"child"]

@@ -46,6 +46,14 @@ def test_a_shard_that_appears_later_starts_at_its_trim_horizon_and_inherits_when
     assert adopt(adopted, listing) is adopted
 
 
+def test_a_merges_child_takes_over_what_is_known_of_the_parent_that_was_seen_last() -> None:
+    offset = offset_of(
+        a=Position.closed("9", seen_ms=70), b=Position.closed("", seen_ms=60), c=Position.trim_horizon(seen_ms=60)
+    )
+    listing = {"s": (Shard("a"), Shard("b"), Shard("c", ("a", "b")))}
+    assert readable(offset, listing) == {ShardRef("s", "c"): Position.trim_horizon(seen_ms=70)}
+
+
 def test_a_shard_knows_of_its_lineage_though_several_generations_appear_at_once_or_one_was_never_seen() -> None:
     """Nothing known of it, what was trimmed before its first reading would be passed over in silence."""
     offset = offset_of(a=Position.closed("9", seen_ms=70), b=Position.after("8", seen_ms=60))
