@@ -155,10 +155,11 @@ class Tail:
         answer = self._reader.read(self._answer_limit())
         asked_ms, end = self._reader.asked_ms, self._reader.position
         rows, cutoff_ms, finished = answer.rows, self._owner.cutoff_ms, False
+        tip_ms = asked_ms if answer.behind_ms == 0 else 0
         if cutoff_ms is not None and answer.arrival_ms > cutoff_ms:
             rows = rows.until_ms(cutoff_ms)
             end = Position.after(rows.sequences[-1], seen_ms=rows.arrivals_ms[-1]) if rows else self.backlog.end
-            finished = True
+            finished, tip_ms = True, min(asked_ms, cutoff_ms)
         elif end.is_closed or (cutoff_ms is not None and answer.behind_ms == 0 and asked_ms > cutoff_ms):
             finished = True
         if rows:
@@ -166,7 +167,7 @@ class Tail:
         with self._owner.changed:
             if not end.same_place(self.backlog.end):
                 self.backlog.add(rows, end)
-            self.backlog.tip_ms = asked_ms if answer.behind_ms == 0 else 0
+            self.backlog.tip_ms = tip_ms
             self.finished = finished
             self._looked_ms = asked_ms
             self._owner.changed.notify_all()

@@ -171,3 +171,24 @@ def test_a_merges_child_is_no_loss_although_one_of_its_parents_was_silent_for_as
         offset = end
         kinesis.clock.ms += HOUR_MS // 12 if held else 0
     assert held == [b"0", b"1", b"2", b"3", b"4", b"5", b"child"]
+
+
+def test_what_came_after_an_available_now_runs_start_does_not_count_as_read() -> None:
+    """Its last look brings rows from before and after the start in one answer, and is at the tip."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = reader_of(kinesis).initialOffset()
+    reader = reader_of(kinesis)
+    reader.prepareForTriggerAvailableNow()
+    offset = planned(reader, offset)
+    kinesis.put("shardId-000000000000", b"a", b"b")
+    kinesis.read_faults.append("small page")
+    end = planned(reader, offset)
+    assert rows(reader, offset, end) == [b"a"]
+    kinesis.clock.ms += HOUR_MS
+    kinesis.put("shardId-000000000000", b"after")
+    kinesis.clock.ms += HOUR_MS
+    offset = planned(reader, end)
+    assert rows(reader, end, offset) == [b"b"]
+    kinesis.clock.ms += 23 * HOUR_MS + HOUR_MS // 12
+    with pytest.raises(DataLossError):
+        planned(reader_of(kinesis), offset)
