@@ -21,6 +21,8 @@ CLOCK_MARGIN_MS: Final = 60_000
 TIP_ANSWERS_EMPTY_MAX: Final = 3
 """Empty answers at the tip before a bound that was there once counts as gone."""
 READ_RECORDS_MIN: Final = 1_000
+PUSHED_SINCE_MS: Final = 500
+"""An event that came only after so long a wait did not lie in the socket before, nor in one on its way."""
 _BACKOFF_MS_BASE: Final = 100
 _BACKOFF_MS_MAX: Final = 5_000
 
@@ -152,7 +154,7 @@ class ShardReader:
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     asked_ms: int = 0
-    """When the last answer was asked for."""
+    """When the last answer was asked for; of what is pushed, a time before which it was not sent."""
     _iterator: str | None = None
     _pace: Pace = field(init=False)
 
@@ -256,6 +258,8 @@ class SubscribedReader(ShardReader):
 
     consumer_arn: str = ""
     _events: Generator[Answer] | None = None
+    _sent_ms: int = 0
+    """No event that is still to come was sent before."""
 
     def jump(self, position: Position) -> None:
         super().jump(position)
@@ -268,19 +272,29 @@ class SubscribedReader(ShardReader):
             self._events = None
 
     def _read_once(self, _limit: int) -> tuple[int, Answer]:
-        """How much comes is Kinesis' choice; the time is that before waiting: what is pushed was under way since."""
-        asked_ms = self.clock.now_ms()
+        """How much comes is Kinesis' choice, and it may have lain in the socket while the thread waited for room."""
         while True:
             if self._events is None:
                 self._pace.wait()
+                self._sent_ms = self.clock.now_ms()
                 self._events = self.api.subscribe(self.consumer_arn, self.ref, self.position)
-            try:
-                return asked_ms, next(self._events)
-            except StopIteration:
-                self._events = None
-            except RetryableError:
-                self.close()
-                raise
+            answer = self._taken(self._events)
+            if answer is not None:
+                return self._sent_ms, answer
+            self._events = None
+
+    def _taken(self, events: Generator[Answer]) -> Answer | None:
+        """The next event, and when it was sent at the earliest; None where the subscription has ended."""
+        waits_from_ms = self.clock.now_ms()
+        try:
+            answer = next(events, None)
+        except RetryableError:
+            self.close()
+            raise
+        if answer is not None:
+            had_to_wait = self.clock.now_ms() - waits_from_ms >= PUSHED_SINCE_MS
+            self._sent_ms = max(self._sent_ms, answer.arrival_ms, waits_from_ms if had_to_wait else 0)
+        return answer
 
 
 def read_through(reader: ShardReader, end: Position, expected: int = 0) -> Iterator[Rows]:

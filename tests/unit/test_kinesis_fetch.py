@@ -1,6 +1,7 @@
 """Reading one shard through faults, and telling a trimmed shard from an idle one."""
 
-from dataclasses import replace
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,8 +13,8 @@ from streaming_job.kinesis.errors import (
     TransientError,
     UnavailableError,
 )
-from streaming_job.kinesis.fetch import FetchLimits, ShardReader, read_through
-from streaming_job.kinesis.offsets import Position
+from streaming_job.kinesis.fetch import Answer, FetchLimits, ShardReader, SubscribedReader, read_through
+from streaming_job.kinesis.offsets import Position, ShardRef
 from tests.unit.kinesis_memory import DAY_MS, HOUR_MS, MemoryKinesis
 
 LIMITS = FetchLimits(
@@ -223,3 +224,51 @@ def test_a_first_batch_run_again_after_the_horizon_moved_over_its_beginning_is_a
     kinesis.clock.ms += DAY_MS - HOUR_MS // 2
     with pytest.raises(DataLossError, match=early[0]):
         list(read_through(reader_of(kinesis, Position.trim_horizon()), end))
+
+
+@dataclass
+class PushingKinesis(MemoryKinesis):
+    """What it pushes lies in the socket until it is taken; one that waits is sent an event a few seconds later."""
+
+    lying: int = 0
+
+    def subscribe(self, consumer_arn: str, ref: ShardRef, position: Position) -> Generator[Answer]:
+        iterator: str | None = self.iterator(ref, position)
+        in_socket: list[Answer] = []
+        while iterator is not None:
+            if not in_socket:
+                self.clock.ms += 0 if self.lying else 5_000
+                for _ in range(max(1, self.lying)):
+                    in_socket.append(self.get_records(iterator, 10_000))
+                    iterator = in_socket[-1].next_iterator or iterator
+                self.lying = 0
+            yield in_socket.pop(0)
+
+
+def test_what_is_pushed_is_dated_when_it_was_under_way_and_not_when_it_was_taken() -> None:
+    """While the reader waited for room the events lay in the socket: what has arrived since is in none of them."""
+    kinesis = PushingKinesis(lying=3)
+    kinesis.put("shardId-0", b"a")
+    reader = SubscribedReader(
+        kinesis, kinesis.ref(), Position.trim_horizon(), LIMITS, kinesis.clock, consumer_arn="arn"
+    )
+    sent_ms = kinesis.clock.ms
+    assert reader.read().rows.data == [b"a"]
+    kinesis.put("shardId-0", b"arrived meanwhile")
+    kinesis.clock.ms += HOUR_MS
+    for _ in range(2):
+        assert reader.read().rows.data == []
+        assert reader.position.seen_ms == sent_ms == reader.asked_ms
+    assert reader.read().rows.data == [b"arrived meanwhile"]
+    assert reader.position.seen_ms == reader.asked_ms == sent_ms + HOUR_MS
+
+
+def test_a_reader_that_waited_for_a_push_knows_that_nothing_arrived_before_it_did() -> None:
+    kinesis = PushingKinesis()
+    reader = SubscribedReader(
+        kinesis, kinesis.ref(), Position.trim_horizon(), LIMITS, kinesis.clock, consumer_arn="arn"
+    )
+    for _ in range(3):
+        waits_from_ms = kinesis.clock.ms
+        reader.read()
+        assert reader.asked_ms == waits_from_ms
