@@ -86,6 +86,8 @@ class FetchLimits:
     fail_on_data_loss: bool
     created_ms: int = 0
     """The stream's: what is younger than its retention has trimmed nothing yet."""
+    trimmed_ms: int = 0
+    """What arrived before may have been trimmed under an earlier, shorter retention."""
 
 
 @dataclass
@@ -156,9 +158,12 @@ class ShardReader:
     asked_ms: int = 0
     """When the last answer was asked for; of what is pushed, a time before which it was not sent."""
     _iterator: str | None = None
+    _trimmed_ms: int = field(init=False)
+    """As the limits', until an answer has joined the start: what follows it is kept for as long as all is now."""
     _pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
+        self._trimmed_ms = self.limits.trimmed_ms
         self._pace = Pace(self.clock, self.limits.poll_ms, self.limits.mb_s_max)
 
     def read(self, records_max: int | None = None) -> Answer:
@@ -169,6 +174,7 @@ class ShardReader:
         )
         self.asked_ms = asked_ms
         self._check_nothing_trimmed(answer)
+        self._trimmed_ms = 0
         if self.position.kind is Kind.AT_MS and answer.sequences:
             answer = Answer(
                 answer.rows.from_ms(self.position.at_ms),
@@ -223,7 +229,7 @@ class ShardReader:
     def _check_nothing_trimmed(self, answer: Answer) -> None:
         """Asked after the answer: while the record before it is still there, nothing between them can be gone."""
         before = self.position
-        at_risk_ms = self.clock.now_ms() - self.limits.retention_ms + CLOCK_MARGIN_MS
+        at_risk_ms = max(self.clock.now_ms() - self.limits.retention_ms, self._trimmed_ms) + CLOCK_MARGIN_MS
         if before.seen_ms == 0 or max(before.seen_ms, self.limits.created_ms) >= at_risk_ms:
             return
         if before.kind is Kind.AFTER and self._is_still_there(before):

@@ -138,6 +138,18 @@ class StreamOffset:
     created_ms: int
     """The stream's creation time: a stream made anew under the same name is another stream."""
     shards: Mapping[str, Position] = field(default_factory=dict)
+    retention_ms: int = 0
+    """What the stream kept when this was written (0: written by a release that did not ask)."""
+    trimmed_ms: int = 0
+    """What arrived before may have been trimmed under a shorter retention: raised, it brings nothing back."""
+
+    def keeping(self, retention_ms: int, now_ms: int) -> "StreamOffset":
+        """With the retention as it is now. When it rose nobody knows: until a moment ago, for all we can tell."""
+        if retention_ms == self.retention_ms:
+            return self
+        is_raised = 0 < self.retention_ms < retention_ms
+        trimmed_ms = max(self.trimmed_ms, now_ms - self.retention_ms) if is_raised else self.trimmed_ms
+        return replace(self, retention_ms=retention_ms, trimmed_ms=trimmed_ms)
 
 
 @dataclass(frozen=True)
@@ -182,7 +194,9 @@ class Offset:
             "streams": {
                 name: {
                     "created_ms": stream.created_ms,
+                    **({"retention_ms": stream.retention_ms} if stream.retention_ms else {}),
                     "shards": {shard: stream.shards[shard].to_json() for shard in sorted(stream.shards)},
+                    **({"trimmed_ms": stream.trimmed_ms} if stream.trimmed_ms else {}),
                 }
                 for name, stream in sorted(self.streams.items())
             },
@@ -203,6 +217,8 @@ class Offset:
                     name: StreamOffset(
                         created_ms=int(stream["created_ms"]),
                         shards={shard: Position.from_json(entry) for shard, entry in stream["shards"].items()},
+                        retention_ms=int(stream.get("retention_ms", 0)),
+                        trimmed_ms=int(stream.get("trimmed_ms", 0)),
                     )
                     for name, stream in value["streams"].items()
                 },

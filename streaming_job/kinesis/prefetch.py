@@ -15,7 +15,7 @@ from streaming_job.kinesis.errors import DataLossError
 from streaming_job.kinesis.fetch import Clock, Counters, FetchLimits, KinesisApi
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef
 from streaming_job.kinesis.options import Options
-from streaming_job.kinesis.shards import Listing, StreamInfo, adopt, prune, readable, vanished
+from streaming_job.kinesis.shards import Listing, StreamInfo, adopt, as_known, keeping, prune, readable, vanished
 from streaming_job.kinesis.tail import LOOK_MS_MAX, Tail
 
 _TURN_S: Final = 0.25
@@ -33,6 +33,7 @@ def fetch_limits(options: Options, info: StreamInfo) -> FetchLimits:
         retry_ms_max=options.retry_ms_max,
         retention_ms=info.retention_ms,
         created_ms=info.created_ms,
+        trimmed_ms=info.trimmed_ms,
         fail_on_data_loss=options.fail_on_data_loss,
     )
 
@@ -109,8 +110,9 @@ class Prefetcher:
         """The end of the next batch, within rows and bytes or (None) with all there is; `start` if nothing."""
         self._look_at_streams()
         listing = self._catalog.listing()
-        offset = self._without_vanished(prune(adopt(start, listing), listing), listing)
-        self._follow(readable(offset, listing))
+        kept = keeping(start, self._infos, self._clock.now_ms())
+        offset = self._without_vanished(prune(adopt(kept, listing), listing), listing)
+        self._follow(readable(offset, listing), as_known(self._infos, offset))
         with self.changed:
             if limits is None:
                 self._wait_for_everything()
@@ -163,7 +165,7 @@ class Prefetcher:
         positions = offset.positions()
         return offset.moved({ref: Position.closed(positions[ref].sequence) for ref in gone}) if gone else offset
 
-    def _follow(self, wanted: Mapping[ShardRef, Position]) -> None:
+    def _follow(self, wanted: Mapping[ShardRef, Position], infos: Mapping[str, StreamInfo]) -> None:
         """A thread for each readable shard, at the place where the batch begins."""
         with self.changed:
             for ref, tail in list(self.tails.items()):
@@ -172,7 +174,7 @@ class Prefetcher:
                     del self.tails[ref]
             for ref, position in wanted.items():
                 if ref not in self.tails:
-                    limits = fetch_limits(self.options, self._infos[ref.stream])
+                    limits = fetch_limits(self.options, infos[ref.stream])
                     self.tails[ref] = Tail(self, ref, position, limits, self._counters(ref))
                     self._begin(self.tails[ref])
             self.changed.notify_all()

@@ -26,7 +26,7 @@ from streaming_job.kinesis.options import Options, parse_options
 from streaming_job.kinesis.prefetch import Prefetcher, fetch_limits
 from streaming_job.kinesis.progress import progress_of
 from streaming_job.kinesis.rows import SCHEMA, from_ipc, get_ready, to_ipc
-from streaming_job.kinesis.shards import StreamInfo, initial_offset
+from streaming_job.kinesis.shards import StreamInfo, as_known, initial_offset, keeping
 from streaming_job.kinesis.spool import Spool, SpooledPartition
 
 START_MS_MAX = 600_000
@@ -91,7 +91,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         begin, finish = self._accepted(Offset.from_json(start)), Offset.from_json(end)
-        positions, infos = begin.positions(), self._catalog.infos()
+        positions, infos = begin.positions(), as_known(self._catalog.infos(), begin)
         buffered: list[tuple[RangePartition, list[pa.RecordBatch]]] = []
         ranges: list[InputPartition] = []
         for ref, position in finish.positions().items():
@@ -241,7 +241,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                     )
                 anew = initial_offset([infos[name]], self._catalog.listing(), Position.trim_horizon())
                 streams[name] = anew.streams[name]
-        return replace(offset, streams=streams)
+        return keeping(replace(offset, streams=streams), infos, self._clock.now_ms())
 
 
 def _ends_where_it_was(before: Position, position: Position) -> bool:

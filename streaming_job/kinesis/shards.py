@@ -1,7 +1,7 @@
 """Which shards may be read: a child only when all its parents are read to their end. Pure values, no AWS, no Spark."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streaming_job.kinesis.offsets import Offset, Position, ShardRef, StreamOffset
 
@@ -20,6 +20,8 @@ class StreamInfo:
     created_ms: int
     retention_ms: int
     arn: str = ""
+    trimmed_ms: int = 0
+    """What arrived before may have been trimmed when less was kept: of the checkpoint's."""
 
 
 Listing = Mapping[str, tuple[Shard, ...]]
@@ -33,9 +35,25 @@ def initial_offset(infos: Iterable[StreamInfo], listing: Listing, start: Positio
     after that time is read before it, by the rule of `readable`.
     """
     return Offset(
-        {info.name: StreamOffset(info.created_ms, {shard.id: start for shard in listing[info.name]}) for info in infos},
+        {
+            info.name: StreamOffset(
+                info.created_ms, {shard.id: start for shard in listing[info.name]}, retention_ms=info.retention_ms
+            )
+            for info in infos
+        },
         fresh=True,
     )
+
+
+def keeping(offset: Offset, infos: Mapping[str, StreamInfo], now_ms: int) -> Offset:
+    """The offset with the streams' retentions as they are now."""
+    streams = {name: stream.keeping(infos[name].retention_ms, now_ms) for name, stream in offset.streams.items()}
+    return replace(offset, streams=streams)
+
+
+def as_known(infos: Mapping[str, StreamInfo], offset: Offset) -> dict[str, StreamInfo]:
+    """The streams, with what the offset knows of them."""
+    return {name: replace(info, trimmed_ms=offset.streams[name].trimmed_ms) for name, info in infos.items()}
 
 
 def adopt(offset: Offset, listing: Listing) -> Offset:

@@ -71,7 +71,10 @@ class Lag:
         share = (self.now_s() - oldest_s) / (summary["RetentionPeriodHours"] * 3600)
         what = f"the oldest unread record is {(self.now_s() - oldest_s) / 3600:.1f} h old, {share:.0%} of what is kept"
         if share > RETENTION_GUARD:
-            mend = "raise the stream's retention now, then see why the job is behind or stopped"
+            mend = (
+                "raise the stream's retention now: it keeps what is still there, and brings nothing back; "
+                "then see why the job is behind or stopped"
+            )
             yield problem(check, what, mend)
         elif share > _CONCERN:
             yield warning(check, what, "is the job running? `/healthz` and its log say")

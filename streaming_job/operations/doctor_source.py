@@ -126,7 +126,7 @@ class Source:
             yield warning(
                 check,
                 f"keeps {hours} h: a job that stops on a Friday has lost changes by Monday",
-                "raise RetentionHours to 168",
+                "raise RetentionHours to 168 beforehand: it brings nothing back",
             )
         else:
             yield ok(check, f"keeps {hours} h, {summary['OpenShardCount']} open shards")

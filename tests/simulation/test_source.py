@@ -192,3 +192,90 @@ def test_what_came_after_an_available_now_runs_start_does_not_count_as_read() ->
     kinesis.clock.ms += 23 * HOUR_MS + HOUR_MS // 12
     with pytest.raises(DataLossError):
         planned(reader_of(kinesis), offset)
+
+
+def keep_for(kinesis: SimKinesis, hours: int) -> None:
+    """Another retention from now on; raised, it does not bring back what was trimmed before."""
+    for shard in kinesis.shards.values():
+        shard.records = [record for record in shard.records if record.arrival_ms >= kinesis.trimmed_before_ms()]
+    kinesis.retention_ms = hours * HOUR_MS
+
+
+def with_one_read(kinesis: SimKinesis) -> dict[str, Any]:
+    offset = begun(kinesis)
+    kinesis.put("shardId-000000000000", b"read")
+    return planned(reader_of(kinesis), offset)
+
+
+def test_a_retention_raised_when_records_were_trimmed_already_does_not_hide_their_loss() -> None:
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = with_one_read(kinesis)
+    kinesis.clock.ms += HOUR_MS
+    kinesis.put("shardId-000000000000", b"never read")
+    kinesis.clock.ms += 25 * HOUR_MS
+    keep_for(kinesis, 7 * 24)
+    kinesis.put("shardId-000000000000", b"left")
+    with pytest.raises(DataLossError):
+        planned(reader_of(kinesis), offset)
+
+
+def test_a_batch_run_again_after_the_retention_was_raised_too_late_is_a_loss_and_never_shorter() -> None:
+    """Executors read it, who know the retention only as it is now."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = with_one_read(kinesis)
+    kinesis.put("shardId-000000000000", b"planned, then trimmed")
+    kinesis.clock.ms += 2 * HOUR_MS
+    kinesis.put("shardId-000000000000", b"planned")
+    end = planned(reader_of(kinesis), offset)
+    kinesis.clock.ms += 23 * HOUR_MS
+    keep_for(kinesis, 7 * 24)
+    with pytest.raises(DataLossError):
+        rows(reader_of(kinesis), offset, end)
+
+
+def test_a_retention_raised_in_time_loses_nothing_and_stops_nothing() -> None:
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = with_one_read(kinesis)
+    kinesis.clock.ms += HOUR_MS
+    kinesis.put("shardId-000000000000", b"waits")
+    kinesis.clock.ms += 20 * HOUR_MS
+    keep_for(kinesis, 7 * 24)
+    kinesis.clock.ms += 30 * HOUR_MS
+    reader = reader_of(kinesis)
+    end = planned(reader, offset)
+    while not (held := rows(reader, offset, end)):
+        offset, end = end, planned(reader, end)
+    assert held == [b"waits"]
+
+
+def test_a_child_that_waited_for_longer_than_was_kept_when_a_running_query_saw_the_retention_raised_is_read() -> None:
+    """Of an unread shard no record proves that none before it is missing: it is known when the retention rose."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = with_one_read(kinesis)
+    kinesis.put("shardId-000000000000", b"parent")
+    kinesis.split_at(0)
+    kinesis.put("shardId-000000000001", b"child")
+    kinesis.clock.ms += 20 * HOUR_MS
+    keep_for(kinesis, 7 * 24)
+    held: list[bytes] = []
+    while b"child" not in held:
+        reader = reader_of(kinesis)
+        end = planned(reader, offset)
+        held += rows(reader, offset, end)
+        kinesis.clock.ms += 0 if held == [] else 30 * HOUR_MS
+        offset = end
+    assert held == [b"parent", b"child"]
+
+
+def test_an_idle_query_writes_a_changed_retention_down_at_once_and_by_itself() -> None:
+    """Lowered and raised again, the lower one is what counts; an offset of an older release names none."""
+    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    offset = with_one_read(kinesis)
+    reader = reader_of(kinesis)
+    del offset["streams"][kinesis.stream]["retention_ms"]
+    for hours in (24, 168, 24):
+        keep_for(kinesis, hours)
+        kinesis.clock.ms += HOUR_MS // 10
+        offset = planned(reader, offset)
+        assert offset["streams"][kinesis.stream]["retention_ms"] == hours * HOUR_MS
+        assert reader.latestOffset(offset, reader.getDefaultReadLimit()) == offset

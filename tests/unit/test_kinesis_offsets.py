@@ -25,7 +25,7 @@ offsets = st.builds(
     Offset,
     st.dictionaries(
         st.sampled_from(["a", "b.c", "D_e-f"]),
-        st.builds(StreamOffset, times, st.dictionaries(shard_names, positions, max_size=5)),
+        st.builds(StreamOffset, times, st.dictionaries(shard_names, positions, max_size=5), times, times),
         max_size=3,
     ),
     fresh=st.booleans(),
@@ -97,3 +97,18 @@ def test_moving_one_shard_leaves_the_others_and_the_original_as_they_were() -> N
     moved = offset.moved({ShardRef("s", "a"): Position.after("2")})
     assert moved.positions() == {ShardRef("s", "a"): Position.after("2"), ShardRef("s", "b"): Position.after("1")}
     assert offset.positions()[ShardRef("s", "a")] == Position.trim_horizon()
+
+
+def test_a_retention_that_rose_leaves_behind_what_may_have_been_trimmed_before_and_one_that_fell_nothing() -> None:
+    kept = StreamOffset(1, retention_ms=100)
+    assert kept.keeping(100, now_ms=1_000) is kept
+    assert kept.keeping(50, now_ms=1_000) == StreamOffset(1, retention_ms=50)
+    risen = kept.keeping(700, now_ms=1_000)
+    assert risen == StreamOffset(1, retention_ms=700, trimmed_ms=900)
+    assert risen.keeping(800, now_ms=1_200).trimmed_ms == 900
+    assert Offset.from_json(Offset({"s": risen}).to_json()) == Offset({"s": risen})
+
+
+def test_an_offset_of_a_release_that_knew_no_retention_is_read_and_takes_the_present_one() -> None:
+    offset = Offset.from_json({"version": 1, "streams": {"s": {"created_ms": 1, "shards": {}}}})
+    assert offset.streams["s"].keeping(700, now_ms=1_000) == StreamOffset(1, retention_ms=700)
