@@ -74,11 +74,14 @@ class Assembly:
         return TableLanes(config, self, self._clock)
 
     def lane(self, config: TableConfig, *, is_rebuilt: bool) -> TableLane:
+        # Read now, for a table that cannot be opened parks too; and again once the table is ours.
+        parked = parking.Parking(self._parked, config.table)
+
         def writer() -> TableWriter:
             places = self.lake.of(config)
             if not is_rebuilt:
                 self._refuse_half_a_table(config.lake.engine, places)
-            with self._writer(config, places.current) as opened:
+            with self._writer(config, places.current, parked) as opened:
                 if places.live is not None:
                     self._spark.sql(
                         f"CREATE VIEW IF NOT EXISTS {places.live} WITH SCHEMA EVOLUTION AS {live_sql(places.current)}"
@@ -98,16 +101,18 @@ class Assembly:
             )
             return opened
 
-        return self._lane(config.table, writer, parking.Parking(self._parked, config.table))
+        return self._lane(config.table, writer, parked)
 
     def lane_beside(self, config: TableConfig) -> TableLane:
+        parked = parking.Parking(self._rebuild_parked, config.table)
+
         def writer() -> TableWriter:
-            with self._writer(config, self.lake.of(config).rebuilt) as opened:
+            with self._writer(config, self.lake.of(config).rebuilt, parked) as opened:
                 guard = opened.parts.lease.check
             self.upkeep.take_on([compaction(opened.parts.current, self._settings.upkeep, self._clock, guard)])
             return opened
 
-        return self._lane(f"{config.table}, rebuilt", writer, parking.Parking(self._rebuild_parked, config.table))
+        return self._lane(f"{config.table}, rebuilt", writer, parked)
 
     def _lane(self, name: str, open_writer: Callable[[], TableWriter], parked: parking.Parking) -> TableLane:
         return TableLane(
@@ -124,11 +129,12 @@ class Assembly:
         return rejects.write(self._rejects, rejected, self._clock()) if rejected.num_rows else 0
 
     @contextmanager
-    def _writer(self, config: TableConfig, place: Location) -> Iterator[TableWriter]:
+    def _writer(self, config: TableConfig, place: Location, parked: parking.Parking) -> Iterator[TableWriter]:
         """Of `current`, or of the new one beside it; `history` is the same.
 
-        Where the table cannot be opened after all, no lease is left behind: the next attempt would find it held, by
-        this very process, which stops the job.
+        What stands in tables and may change while somebody else writes them is read once the lease is held. Where the
+        table cannot be opened after all, no lease is left behind: the next attempt would find it held, by this very
+        process, which stops the job.
         """
         rules, settings = config.lake, self._settings
         vacuumed = {VACUUMED_PROPERTY: str(self._clock())}
@@ -138,9 +144,9 @@ class Assembly:
         log = log_properties(rules.engine, settings) | vacuumed
         past = self._history(rules.engine, history.spec(self.lake.of(config).history, log))
         lease = self._lease(table)
-        order = Order(table, rules, lease.check, self._clock)
         lease.acquire(wait_ms=settings.lease.wait_s * 1000)
         try:
+            parked.look_again()
             _apply(feed, table, lease.check)
             yield TableWriter(
                 config,
@@ -151,7 +157,7 @@ class Assembly:
                     flattener=SharedFlattener(config, self._workers),
                     schema_log=SchemaLog(self._schema_changes, config.table),
                     resolver=Resolver(self._objects, self._decode_again),
-                    order=order,
+                    order=Order(table, rules, lease.check, self._clock),
                     refused=parking.Parking(self._refused, config.table),
                     clock=self._clock,
                 ),

@@ -98,14 +98,15 @@ class TableLane:
     def parked(self) -> int:
         return self._parking.count
 
-    def open(self) -> None:
+    def open(self) -> str | None:
         """What must stop the job stops it here; any other trouble of this table is met when its changes come."""
         try:
             self._opened()
         except StopJobError:
             raise
         except Exception as error:  # noqa: BLE001 - one table's trouble, of whatever kind, does not hold the others
-            self._trouble(error)
+            return self._trouble(error)
+        return None
 
     def run(self, changes: pa.Table, *, repair: bool = False) -> TableReport:
         report = TableReport(changes=changes.num_rows)
@@ -141,10 +142,14 @@ class TableLane:
 
     def _drain(self, watch: Stopwatch, report: TableReport) -> bool:
         """True when nothing is parked any more, so that what comes now may be written."""
+        if self._parking.count and not self._backoff.is_due():
+            return False
+        # What another writer parked is known once the table is ours.
+        report.failure = self.open()
+        if report.failure is not None:
+            return False
         if not self._parking.count:
             return True
-        if not self._backoff.is_due():
-            return False
         with watch.step(Step.DRAIN):
             while self._parking.count:
                 ticket, changes = self._parking.oldest()

@@ -35,7 +35,8 @@ class Parking:
     def __init__(self, parked: LakeTable, source: str) -> None:
         self._parked = parked
         self._where = f"_table = '{source}'"
-        self._tickets = self._read_tickets()
+        self._tickets: dict[int, int] = {}
+        self.look_again()
 
     @property
     def count(self) -> int:
@@ -52,8 +53,17 @@ class Parking:
             }
         )
         inserted = self._parked.merge(rows, _MERGE).inserted
-        if inserted:
+        if inserted == changes.num_rows:
             self._tickets[ticket] = inserted
+        else:
+            # The rest is there: from a batch that is run again, or an attempt that landed and was reported as failed.
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Whoever wrote the table until now may have parked and drained meanwhile."""
+        self._parked.refresh()
+        held = self._parked.read(["_ticket"], self._where)["_ticket"]
+        self._tickets = {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(held)}
 
     @property
     def tickets(self) -> list[int]:
@@ -79,8 +89,3 @@ class Parking:
         if self._tickets:
             self._parked.delete(self._where)
             self._tickets.clear()
-
-    def _read_tickets(self) -> dict[int, int]:
-        self._parked.refresh()
-        held = self._parked.read(["_ticket"], self._where)["_ticket"]
-        return {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(held)}

@@ -77,6 +77,8 @@ class TableLanes:
         self._try(self._begin)
         if self._new is None or not self._maker.is_lost(self._config):
             self._open_old()
+            # While the lease was waited for, whoever held it may have been told of a new table.
+            self._try(self._begin)
         self._try(self._settle)
 
     def run(self, changes: pa.Table, *, repair: bool = False) -> TableReport:

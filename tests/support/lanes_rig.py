@@ -3,12 +3,13 @@
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable, QueryBuilder
 from envelopes import Change, collected
 from lake_rig import Clock, settings_for, table_config
@@ -17,7 +18,7 @@ from config.settings import Settings
 from config.tables import TableConfig
 from streaming_job.pipeline.assembly import Assembly
 from streaming_job.pipeline.lane import TableReport
-from streaming_job.pipeline.lease import Owner
+from streaming_job.pipeline.lease import Lease, Owner
 from streaming_job.pipeline.locations import Lake
 from streaming_job.pipeline.opening import Tables
 from streaming_job.pipeline.steps import AfterStep, go_on
@@ -26,6 +27,18 @@ from streaming_job.pipeline.table_lanes import TableLanes
 
 def no_spark() -> Any:
     raise AssertionError("tables by path with engine rust need no Spark")
+
+
+def while_waiting(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """The next one who asks for a lease gets it only after this happened."""
+    acquire = Lease.acquire
+
+    def late(lease: Lease, *, wait_ms: int = 0) -> None:
+        monkeypatch.setattr(Lease, "acquire", acquire)
+        happens()
+        acquire(lease, wait_ms=wait_ms)
+
+    monkeypatch.setattr(Lease, "acquire", late)
 
 
 class LanesRig:

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 from envelopes import DAY_MS, Change, collected, put, remove
 from lake_rig import CrashAfter, KilledError, dead_process, table_config
-from lanes_rig import LanesRig
+from lanes_rig import LanesRig, while_waiting
 from pyspark.sql.types import StructType
 
 from config.tables import TableConfig
@@ -95,6 +95,14 @@ def test_a_running_job_takes_up_a_new_table_and_writes_both_from_then_on(rig: Re
 
 def test_a_job_that_starts_finds_the_new_table_by_itself(rig: RebuildRig) -> None:
     rig.begin()
+    rig.run([put("c", 1, n=1)])
+    assert rig.state_of(NEW) == [(put("c", 1).seq, False, 1.0)]
+
+
+def test_a_rebuild_begun_while_a_job_waits_for_the_table_is_taken_up(
+    rig: RebuildRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while_waiting(monkeypatch, rig.begin)
     rig.run([put("c", 1, n=1)])
     assert rig.state_of(NEW) == [(put("c", 1).seq, False, 1.0)]
 

@@ -130,6 +130,15 @@ def test_parked_changes_come_back_whole_and_in_the_order_they_were_parked(lake: 
     assert parking.Parking(table, "others").count == 0
 
 
+def test_changes_whose_parking_landed_though_it_was_reported_as_a_conflict_are_known_to_be_parked(lake: Path) -> None:
+    """The second attempt finds them there."""
+    table = rust(lake / "parked", parking.spec(Location()))
+    parked, changes = parking.Parking(table, "things"), collected([put("a", 1), put("b", 1)])
+    parking.Parking(table, "things").add(changes, "the attempt that landed", DAY_MS)
+    parked.add(changes, "the disk is full", DAY_MS + 1)
+    assert (parked.count, parked.tickets) == (2, [DAY_MS])
+
+
 # --- the log of schema changes
 
 
