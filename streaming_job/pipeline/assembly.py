@@ -35,6 +35,7 @@ from streaming_job.pipeline.upkeep import (
     VACUUMED_PROPERTY,
     Outcome,
     Upkeep,
+    attempt,
     compaction,
     shared_upkeep,
     upkeep_of,
@@ -234,11 +235,14 @@ class Assembly:
         """One piece of upkeep. The table `latency`, which others make, is looked for until it is there."""
         if not self._looks_after_latency and self._clock() >= self._look_for_latency_ms:
             self._look_for_latency_ms = self._clock() + _LOOK_FOR_LATENCY_EVERY_MS
-            place = self.lake.shared("latency")
-            if self._tables.exists(shared_engine(self.lake), place):
-                self._looked_after(TableSpec(place, StructType()))
-                self._looks_after_latency = True
+            attempt("look", "latency", self._look_for_latency)
         self.upkeep.run_one()
+
+    def _look_for_latency(self) -> None:
+        place = self.lake.shared("latency")
+        if self._tables.exists(shared_engine(self.lake), place):
+            self._looked_after(TableSpec(place, StructType()))
+            self._looks_after_latency = True
 
     @cached_property
     def _rejects(self) -> LakeTable:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from streaming_job.errors import StopJobError
 from streaming_job.pipeline.changes import SCHEMA
-from streaming_job.pipeline.lease import Clock
+from streaming_job.pipeline.lease import Clock, Lease
 from streaming_job.pipeline.parking import Parking
 from streaming_job.pipeline.steps import AfterStep, Step, Stopwatch
 from streaming_job.pipeline.writer import First, TableWriter, Written
@@ -87,6 +87,7 @@ class TableLane:
         self._write_rejects = write_rejects
         self._clock = clock
         self._backoff = Backoff(clock, max_s=retry_s_max)
+        self._renewal = Backoff(clock, max_s=retry_s_max)
         self._after_step = after_step
 
     @property
@@ -124,8 +125,8 @@ class TableLane:
 
     def between_batches(self) -> TableReport | None:
         """The lease kept alive; parked changes drained when it is time to try again, whether or not new ones come."""
-        if self._writer is not None:
-            self._writer.parts.lease.renew_when_due()
+        if self._writer is not None and self._renewal.is_due():
+            self._renew(self._writer.parts.lease)
         if self._parking.count and self._backoff.is_due():
             return self.run(SCHEMA.empty_table())
         return None
@@ -134,6 +135,17 @@ class TableLane:
         if self._writer is not None:
             self._writer.close()
             self._writer.parts.lease.release()
+
+    def _renew(self, lease: Lease) -> None:
+        try:
+            lease.renew_when_due()
+        except StopJobError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one table's trouble, of whatever kind, does not hold the others
+            self._renewal.failed()
+            self._trouble(error)
+        else:
+            self._renewal.worked()
 
     def _opened(self) -> TableWriter:
         if self._writer is None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from config.limits import GENERATION_DIGITS
 from config.tables import LakeRules
+from streaming_job.errors import StopJobError
 from streaming_job.pipeline.arrow import Column, pc, replaced, values
 from streaming_job.pipeline.lease import Clock
 from streaming_job.pipeline.merge import Guard, LakeTable
@@ -72,10 +73,21 @@ class Order:
 
     @property
     def is_unproven(self) -> bool:
-        """`verify` settles it from outside, so it is looked at now and then."""
+        """`verify` settles it from outside, so it is looked at now and then.
+
+        A table in trouble is told of by whoever writes it; here it says what it said last.
+        """
         if self._clock() >= self._look_ms:
             self._look_ms = self._clock() + _LOOK_EVERY_MS
-            self._is_unproven = bool(self._table.properties().get(UNPROVEN_PROPERTY))
+            try:
+                self._is_unproven = bool(self._table.properties().get(UNPROVEN_PROPERTY))
+            except StopJobError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one table's trouble, of whatever kind, does not hold the others
+                log.warning(
+                    "cannot tell whether the table is unproven",
+                    extra={"table": str(self._table.location), "reason": str(error)},
+                )
         return self._is_unproven
 
     def split(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from config.settings import UpkeepSettings
 from config.tables import DeleteRule, LakeRules
@@ -23,6 +23,8 @@ from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Guard, LakeTable, no_guard
 
 log = logging.getLogger("lakestream.upkeep")
+
+_T = TypeVar("_T")
 
 VACUUMED_PROPERTY: Final = "lakestream.vacuumedMs"
 _MINUTE_MS: Final = 60_000
@@ -81,6 +83,7 @@ Tell = Callable[[Sequence[Outcome]], None]
 class _Asked:
     """What a person asked for, and who is told when all of it is done."""
 
+    of: str
     waiting: deque[Task]
     tell: Tell
     outcomes: list[Outcome] = field(default_factory=list)
@@ -106,7 +109,7 @@ class Upkeep:
 
     def ask(self, of: str, tell: Tell) -> None:
         """All tasks of a source table, and of what it shares with others, as soon as pauses come."""
-        self._asked.append(_Asked(deque(task for whose, task in self._tasks if whose in (of, None)), tell))
+        self._asked.append(_Asked(of, deque(task for whose, task in self._tasks if whose in (of, None)), tell))
 
     def run_one(self) -> str | None:
         """What was done, for the log; None when nothing was due or the budget is spent."""
@@ -116,7 +119,7 @@ class Upkeep:
             return None
         now_ms = self._clock()
         for position, (_, task) in enumerate(self._tasks):
-            if now_ms >= task.not_before_ms and task.is_due():
+            if now_ms >= task.not_before_ms and self._is_due(task):
                 self._tasks.append(self._tasks.pop(position))
                 return self._run(task).done
         return None
@@ -130,31 +133,44 @@ class Upkeep:
         asked.outcomes += done
         if not asked.waiting:
             self._asked.popleft()
-            asked.tell(asked.outcomes)
+            attempt("answer", asked.of, lambda: asked.tell(asked.outcomes))
         return ", ".join(outcome.done for outcome in done if outcome.done is not None) or None
+
+    def _is_due(self, task: Task) -> bool:
+        is_due, failure = attempt(task.name, str(task.location), task.is_due)
+        if failure is not None:
+            self._put_off(task)
+        return bool(is_due)
 
     def _run(self, task: Task) -> Outcome:
         started = time.perf_counter()
         outcome = perform(task)
         self._budget.spend((time.perf_counter() - started) * 1000)
         if outcome.failure is not None:
-            task.not_before_ms = self._clock() + _RETRY_AFTER_MS
+            self._put_off(task)
         return outcome
+
+    def _put_off(self, task: Task) -> None:
+        task.not_before_ms = self._clock() + _RETRY_AFTER_MS
 
 
 def perform(task: Task) -> Outcome:
-    """Upkeep that fails, for whatever reason, is late; nothing else is held by it."""
     where = str(task.location)
+    done, failure = attempt(task.name, where, task.run)
+    if done is not None:
+        log.info("upkeep", extra={"task": task.name, "table": where, "done": done})
+    return Outcome(task.name, where, done, failure)
+
+
+def attempt(task: str, where: str, do: Callable[[], _T]) -> tuple[_T | None, str | None]:
+    """What it gives, or why it failed: upkeep that fails, for whatever reason, is late; nothing else is held by it."""
     try:
-        done = task.run()
+        return do(), None
     except StopJobError:
         raise
     except Exception as error:  # noqa: BLE001 - see above
-        log.warning("upkeep failed", extra={"task": task.name, "table": where, "why": str(error)})
-        return Outcome(task.name, where, failure=f"{type(error).__name__}: {error}")
-    if done is not None:
-        log.info("upkeep", extra={"task": task.name, "table": where, "done": done})
-    return Outcome(task.name, where, done)
+        log.warning("upkeep failed", extra={"task": task, "table": where, "why": str(error)})
+        return None, f"{type(error).__name__}: {error}"
 
 
 def upkeep_of(

@@ -42,6 +42,10 @@ def test_a_failing_path_parks_its_table_and_does_not_hold_the_others(spark: Spar
         held.clock.now_ms += 10
         assert pipeline.process_batch(held.frame([remove("b", 2), other(3)]), 2).tables["things"].parked == 3
 
+        # Nor does a pause in which its lease is due and upkeep looks for it.
+        held.clock.now_ms += 61_000
+        assert "others" not in pipeline.between_batches()
+
         folder_left_behind = lake / "left"
         if folder.exists():
             folder.rename(folder_left_behind)

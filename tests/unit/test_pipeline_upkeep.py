@@ -104,6 +104,29 @@ def test_upkeep_that_fails_holds_neither_the_batches_nor_other_upkeep(
     assert None in [upkeep.run_one() for _ in range(2)]
 
 
+def test_a_look_for_what_is_due_that_fails_is_upkeep_that_failed(
+    table: RustTable, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def look() -> bool:
+        raise OSError("the folder is away")
+
+    upkeep = Upkeep(UpkeepSettings(), clock)
+    upkeep.take_on([Task("made up", table.location, look, lambda: "never", plan=lambda: None)])
+    upkeep.take_on([task(table, lambda: "done")])
+    assert [upkeep.run_one() for _ in range(3)] == ["done", "done", "done"]
+    assert [record.__dict__["why"] for record in caplog.records] == ["the folder is away"]
+
+
+def test_an_answer_that_cannot_be_given_holds_nothing(table: RustTable, clock: Clock) -> None:
+    def tell(_outcomes: Sequence[Outcome]) -> None:
+        raise OSError("the folder is away")
+
+    upkeep = Upkeep(UpkeepSettings(), clock)
+    upkeep.take_on([task(table, lambda: "done")], "cars")
+    upkeep.ask("cars", tell)
+    assert [upkeep.run_one() for _ in range(2)] == ["done", "done"]
+
+
 def test_a_lost_lease_is_no_upkeep_trouble_and_stops_the_job(table: RustTable, clock: Clock) -> None:
     def lost() -> str:
         raise LeaseLostError("taken over")
