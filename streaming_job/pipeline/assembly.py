@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
+from threading import Lock
 from typing import Final
 
 import pyarrow as pa
@@ -67,6 +68,8 @@ class Assembly:
         self._look_for_latency_ms = 0
         self._workers = Workers(settings.pipeline.flatten_processes)
         self._configs = dict(tables)
+        self._beside: dict[str, TableConfig] = {}
+        self._rules_change = Lock()
         self._histories: dict[tuple[Engine, Location], LakeTable] = {}
         self.decoder = Decoder(tables)
         self.upkeep = Upkeep(settings.upkeep, clock)
@@ -106,6 +109,8 @@ class Assembly:
 
     def lane_beside(self, config: TableConfig) -> TableLane:
         parked = parking.Parking(self._rebuild_parked, config.table)
+        with self._new_rules():
+            self._beside[config.table] = config
 
         def writer() -> TableWriter:
             with self._writer(config, self.lake.of(config).rebuilt, parked) as opened:
@@ -185,6 +190,18 @@ class Assembly:
     def close(self) -> None:
         self._workers.end()
 
+    @property
+    def decoded_by(self) -> dict[str, TableConfig]:
+        """The rules records are decoded by: where a rebuild in hand is strict, its own, for it may reject a change."""
+        return self._configs | {table: config for table, config in self._beside.items() if config.lake.strict}
+
+    @contextmanager
+    def _new_rules(self) -> Iterator[None]:
+        """Tables are opened side by side, and one decoder serves them all."""
+        with self._rules_change:
+            yield
+            self.decoder = Decoder(self.decoded_by)
+
     # --- rebuilds -----------------------------------------------------------------------------------------------------
 
     def rebuild_of(self, config: TableConfig) -> Rebuild | None:
@@ -204,10 +221,13 @@ class Assembly:
                 take_over(table, new, rebuild.number, lease.check)
             finally:
                 lease.release()
-        self._configs[config.table] = config
-        self.decoder = Decoder(self._configs)
+        with self._new_rules():
+            self._configs[config.table] = config
 
     def let_go(self, config: TableConfig, *, beside: bool) -> None:
+        if beside:
+            with self._new_rules():
+                self._beside.pop(config.table, None)
         places = self.lake.of(config)
         for place in (places.rebuilt,) if beside else (places.current, places.history):
             self.upkeep.let_go(place)

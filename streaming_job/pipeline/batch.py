@@ -150,7 +150,7 @@ class Pipeline:
             elif is_bounded(self._settings):
                 slices = iter([self._assembly.decoder.changes(batch.select(*SOURCE).toArrow())])
             else:
-                slices = cut(batch.select(*SOURCE), self._tables, self._settings.pipeline.slice_bytes_max)
+                slices = cut(batch.select(*SOURCE), self._assembly.decoded_by, self._settings.pipeline.slice_bytes_max)
         report.spend(watch.spent_ms)
         for changes in slices:
             if changes.num_rows:
