@@ -225,6 +225,10 @@ class StreamRule(Frozen):
     since: AwareDatetime | None = None
 
 
+SHARED_TABLES: Final = ("rejects", "parked", "refused", "schema_changes", "latency", "rebuild_parked")
+"""What all source tables write to, beside the lake tables of each."""
+
+
 class LakeRules(Frozen):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,120}$")]
     engine: Literal["rust", "spark"] = "rust"
@@ -240,6 +244,14 @@ class LakeRules(Frozen):
     flatten: FlattenRules = FlattenRules()
     streams: tuple[StreamRule, ...] = ()
     """Needed only where a stream that was made earlier took over from a later one; entries are added, never changed."""
+
+    @field_validator("name")
+    @classmethod
+    def not_in_the_folder_of_another(cls, name: str) -> str:
+        """A vacuum takes what is none of its table's."""
+        if name.lower() in SHARED_TABLES:
+            raise ValueError(f"{name} is a table that all source tables share")
+        return name
 
     @field_validator("streams")
     @classmethod

@@ -13,11 +13,11 @@ from pyspark.sql.types import StructType
 
 from config.errors import LakestreamError
 from config.settings import Settings
-from config.tables import TableConfig
+from config.tables import SHARED_TABLES, TableConfig
 from streaming_job.errors import LeaseHeldError
 from streaming_job.pipeline import history
 from streaming_job.pipeline.lease import Clock, Lease, Owner, holder_of
-from streaming_job.pipeline.locations import SHARED_TABLES, Lake, Location
+from streaming_job.pipeline.locations import Lake, Location
 from streaming_job.pipeline.merge import LakeTable, TableSpec, no_guard
 from streaming_job.pipeline.opening import Tables, shared_engine
 from streaming_job.pipeline.properties import read

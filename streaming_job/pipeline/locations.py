@@ -1,14 +1,10 @@
 """Where each table of the lake stands: a folder under a root, or a name in a Unity Catalog schema."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from config.settings import LakeSettings
 from config.tables import TableConfig
 from streaming_job.pipeline.naming import PROCESSED_AT
-
-SHARED_TABLES: Final = ("rejects", "parked", "refused", "schema_changes", "latency", "rebuild_parked")
-"""What all source tables write to."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Lake:
         return self.settings.root is None
 
     def shared(self, name: str) -> Location:
-        """One of `SHARED_TABLES`."""
+        """One of `config.tables.SHARED_TABLES`."""
         if self.settings.root is not None:
             return Location(path=f"{self.settings.root.rstrip('/')}/{name}")
         return Location(name=self._named(name))

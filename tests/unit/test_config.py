@@ -31,6 +31,14 @@ def test_a_refusal_says_names_as_the_file_has_them(tmp_path: Path) -> None:
         load_table(rules)
 
 
+@pytest.mark.parametrize("name", ["latency", "Rejects"])
+def test_a_table_under_the_name_of_one_that_all_share_is_refused(name: str, tmp_path: Path) -> None:
+    rules = tmp_path / "t.yaml"
+    rules.write_text(f"table: t\nversion: 1\nkey: [{{name: id}}]\nlake: {{name: {name}}}\n")
+    with pytest.raises(ConfigurationError, match=rf"t\.yaml: .*lake\.name: {name} is a table that all .* share"):
+        load_table(rules)
+
+
 def test_two_files_for_one_table_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("table: t\nversion: 1\nkey: [{name: id}]\nlake: {name: t}\n")
