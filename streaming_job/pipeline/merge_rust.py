@@ -32,6 +32,8 @@ from streaming_job.pipeline.rust_memory import memory_of
 
 T = TypeVar("T")
 _ATTEMPTS: Final = 5
+_COMMITS_OF_A_VACUUM: Final = 2
+"""That it begins, and that it ended; none where there is nothing to delete."""
 
 
 def arrow_schema(columns: StructType) -> pa.Schema:
@@ -165,8 +167,17 @@ class RustTable:
         return len(gone)
 
     def _vacuum(self, retention_h: int, *, dry_run: bool) -> list[str]:
+        """Every old file in the table's folder that no version kept has. Told by the log alone, delta-rs would leave
+        what a checkpoint has forgotten, which is all that is old, and what a commit that failed had written.
+        """
         with self._lock:
-            return self._table.vacuum(retention_hours=retention_h, dry_run=dry_run, enforce_retention_duration=True)
+            # Another writer's rows of long ago must not be taken for such files.
+            self._table.update_incremental()
+            before = self._table.version()
+            gone = self._table.vacuum(retention_h, dry_run=dry_run, enforce_retention_duration=True, full=True)
+            if self._memory is not None:
+                self._memory.committed(before, self._table.version(), ours=_COMMITS_OF_A_VACUUM)
+            return gone
 
     def _query(self, sql: str) -> pa.Table:
         with self._lock:

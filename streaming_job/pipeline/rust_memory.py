@@ -43,9 +43,9 @@ class Memory(ABC):
             self._look_anew(table)
             self._version = table.version()
 
-    def committed(self, before: int, after: int) -> None:
-        """Our own commits keep every row as it is, or were taken note of."""
-        if self._version == before and after <= before + 1:
+    def committed(self, before: int, after: int, ours: int = 1) -> None:
+        """Our own commits, so many at most, keep every row as it is, or were taken note of."""
+        if self._version == before and after <= before + ours:
             self._version = after
 
     def forget(self) -> None:

@@ -27,6 +27,8 @@ log = logging.getLogger("lakestream.upkeep")
 _T = TypeVar("_T")
 
 VACUUMED_PROPERTY: Final = "lakestream.vacuumedMs"
+_REMEMBERED_H: Final = 168
+"""How long Delta's checkpoints tell of a file that went, where the table does not say."""
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 3_600_000
 _LOOK_EVERY_MS: Final = 15_000
@@ -234,7 +236,7 @@ def vacuum(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guar
     def run() -> str:
         nonlocal vacuumed_ms
         vacuumed_ms = clock()
-        table.set_properties({VACUUMED_PROPERTY: str(vacuumed_ms)}, guard)
+        table.set_properties({VACUUMED_PROPERTY: str(vacuumed_ms)} | _memory_for(table, retention_h), guard)
         return f"{table.vacuum(retention_h)} files deleted"
 
     def plan() -> str | None:
@@ -242,6 +244,16 @@ def vacuum(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guar
         return f"{files} files older than {retention_h} h to delete" if files else None
 
     return Task("vacuum", table.location, is_due, run, plan)
+
+
+def _memory_for(table: LakeTable, retention_h: int) -> dict[str, str]:
+    """A file that no checkpoint tells of any more goes by its own age, however short ago it was replaced.
+
+    Not with Spark, which would ask for as long a log.
+    """
+    if table.engine == "spark" or retention_h <= _REMEMBERED_H:
+        return {}
+    return {"delta.deletedFileRetentionDuration": f"interval {retention_h} hours"}
 
 
 def purge(table: LakeTable, rules: LakeRules, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task | None:

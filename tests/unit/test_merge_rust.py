@@ -1,15 +1,18 @@
 """Merges by engine rust into a table that keeps an index of its keys, beside a model; others write to it in between."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql.types import LongType, StringType, StructType, TimestampType
 
+from streaming_job.pipeline import rust_memory
 from streaming_job.pipeline.arrow import moment
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
@@ -74,3 +77,52 @@ def test_so_many_known_keys_are_merged_that_naming_them_would_cost_more(tmp_path
     done = [commit["operation"] for commit in DeltaTable(str(tmp_path)).history()]
     assert done[:2] == ["MERGE", "WRITE"]
     assert table.count("_seq = 3") == 501
+
+
+def test_a_vacuum_gives_back_every_file_that_no_version_kept_needs_however_many_checkpoints_ago(tmp_path: Path) -> None:
+    """A checkpoint forgets which files went; those of a commit that failed were in no log. A neighbour is not touched."""
+    short = {"delta.checkpointInterval": "10", "delta.deletedFileRetentionDuration": "interval 0 hours"}
+    found_by = ("_key", "_ingest_ts")
+    table = RustTable(TableSpec(Location(path=str(tmp_path / "t")), COLUMNS, properties=short, found_by=found_by))
+    opened(tmp_path / "t2").merge(rows({"k": 1}, 1), MERGE)
+    for seq in range(25):
+        table.merge(rows({"k": seq}, seq), MERGE)
+    (tmp_path / "t" / "never-committed.parquet").write_bytes(b"")
+    assert table.unreferenced_files(0) == 25
+    assert table.vacuum(0) == 25
+    assert len(list((tmp_path / "t").glob("*.parquet"))) == 1
+    assert len(list((tmp_path / "t2").glob("*.parquet"))) == 1
+    assert table.merge(rows({"k": 25}, 25), MERGE) == Merged(0, 1)
+
+
+def test_a_vacuum_leaves_what_is_young_whether_replaced_or_on_its_way_to_a_commit(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    for seq in range(3):
+        table.merge(rows({"k": seq}, seq), MERGE)
+    for file in tmp_path.glob("*.parquet"):
+        os.utime(file, (0, 0))
+    (tmp_path / "on-its-way.parquet").write_bytes(b"")
+    assert table.vacuum(168) == 0
+    assert len(list(tmp_path.glob("*.parquet"))) == 4
+
+
+def test_a_vacuum_by_a_handle_that_saw_nothing_of_another_writer_keeps_that_ones_rows(tmp_path: Path) -> None:
+    """Its files are old, and in no version that the handle knows of."""
+    stale = opened(tmp_path)
+    opened(tmp_path).merge(rows({"k": 1}, 1), MERGE)
+    for file in tmp_path.glob("*.parquet"):
+        os.utime(file, (0, 0))
+    assert stale.vacuum(168) == 0
+    assert stale.count("_seq = 1") == 1
+
+
+def test_after_a_vacuum_the_table_is_not_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = opened(tmp_path)
+    table.merge(rows({"k": 1}, 1), MERGE)
+    (tmp_path / "old.parquet").write_bytes(b"")
+    os.utime(tmp_path / "old.parquet", (0, 0))
+    assert table.vacuum(168) == 1
+    looked: list[object] = []
+    monkeypatch.setattr(rust_memory._Places, "_look_anew", lambda _, of: looked.append(of))
+    assert table.merge(rows({"k": 2}, 2), MERGE) == Merged(0, 1)
+    assert not looked

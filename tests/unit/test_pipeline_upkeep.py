@@ -257,6 +257,13 @@ def test_vacuum_runs_once_a_day_even_when_the_job_restarts_often_and_leaves_what
     assert len(list((lake / "current").glob("*.parquet"))) == 2
 
 
+def test_what_was_replaced_is_remembered_as_long_as_its_files_are_to_stay(table: RustTable, clock: Clock) -> None:
+    for hours in (168, 720):
+        vacuum(table, UpkeepSettings(vacuum_retention_h=hours), clock, no_guard).run()
+        kept = table.properties().get("delta.deletedFileRetentionDuration")
+        assert kept == (None if hours == 168 else "interval 720 hours")
+
+
 def test_a_shorter_vacuum_than_a_week_cannot_be_configured() -> None:
     with pytest.raises(ValueError, match="vacuum_retention_h"):
         UpkeepSettings(vacuum_retention_h=167)
