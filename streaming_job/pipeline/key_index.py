@@ -2,12 +2,13 @@
 
 A merge by key alone reads every file's keys, and the more files a table has the longer it takes. With the times a key's
 row may have been written at, it reads the files of those times, and none for a key that is surely new. Keys are held as
-64-bit hashes: 16 bytes a row, so that ten million rows take 160 MB. A hash that two keys share only makes a merge look
-into one file more: times are added for it, and never taken away.
+64-bit hashes: 16 bytes a row, so that ten million rows take 160 MB. A hash that two keys may share only makes a merge
+look into more files: times are added for it, and never taken away.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,8 @@ Hashes = NDArray[np.int64]
 _RECENT_MAX: Final = 200_000
 """Keys that are kept apart before they are sorted in: what costs a pass over all of them."""
 _SPANS_MAX: Final = 16
+PLACES_MAX: Final = 16
+"""Of one key; past that a merge soon reads every file, and to read the table anew costs less."""
 
 
 class KeyIndex:
@@ -32,45 +35,64 @@ class KeyIndex:
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._times = hashes[order], times[order]
         self._recent: dict[int, tuple[int, ...]] = {}
+        self._shared = set(self._hashes[1:][self._hashes[1:] == self._hashes[:-1]].tolist())
+        self.is_worn = False
+        """A key may be in too many places."""
 
     def look_up(self, keys: Column) -> "Found":
         hashes = _hashed(keys)
-        left, right = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
         recent = self._recent
         places = [
-            (*self._times[start:end].tolist(), *recent.get(key, ()))
-            for key, start, end in zip(hashes.tolist(), left, right, strict=True)
+            (*self._times[which].tolist(), *recent.get(key, ()))
+            for key, which in zip(hashes.tolist(), self._sorted_in(hashes), strict=True)
         ]
         return Found(hashes, places)
+
+    def _sorted_in(self, hashes: Hashes) -> list[slice]:
+        left, right = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
+        return list(map(slice, left, right))
 
     def written(self, found: "Found", times: Column, *, inserted: int, updated: int) -> None:
         """What became of the keys that were looked up: rows written at `times`, of which not all may be.
 
-        Only where every row was written as it looked is it known which, and the one time a key had is its time no more.
+        A key without a place is inserted, whatever its row. Only where all others were updated is it known that each is
+        at its new time and nowhere else.
         """
         if not inserted + updated:
             return
-        as_it_looked = updated == found.known and inserted + updated == len(found.places)
-        for key, places, time in zip(found.hashes.tolist(), found.places, micros(times).tolist(), strict=True):
-            if as_it_looked and len(places) <= 1:
-                self._move(key, time)
+        as_it_looked = inserted == found.unknown and updated == found.known
+        self._note_shared(found, inserted)
+        sorted_in, moments = self._sorted_in(found.hashes), micros(times).tolist()
+        for key, places, which, time in zip(found.hashes.tolist(), found.places, sorted_in, moments, strict=True):
+            if as_it_looked and key not in self._shared:
+                self._settle(key, which, time)
             elif time not in places:
                 self._recent[key] = (*self._recent.get(key, ()), time)
+                self.is_worn |= len({*places, time}) > PLACES_MAX
         if len(self._recent) > _RECENT_MAX:
             self._sort_in()
 
-    def _move(self, key: int, time: int) -> None:
-        at = int(np.searchsorted(self._hashes, key))
-        if at < len(self._hashes) and self._hashes[at] == key:
-            self._times[at] = time
-        else:
+    def _note_shared(self, found: "Found", inserted: int) -> None:
+        """A row that was inserted in spite of a place is of another key; or the key's own was deleted."""
+        if inserted > found.unknown:
+            self._shared.update(found.hashes.tolist())
+        elif len(np.unique(found.hashes)) < len(found.hashes):
+            self._shared.update(key for key, count in Counter(found.hashes.tolist()).items() if count > 1)
+
+    def _settle(self, key: int, which: slice, time: int) -> None:
+        if which.start == which.stop:
             self._recent[key] = (time,)
+        else:
+            self._times[which] = time
+            self._recent.pop(key, None)
 
     def _sort_in(self) -> None:
         recent = sorted((key, time) for key, times in self._recent.items() for time in times)
         hashes, times = (np.array(column, np.int64) for column in zip(*recent, strict=True))
         at = np.searchsorted(self._hashes, hashes)
-        self._hashes, self._times = np.insert(self._hashes, at, hashes), np.insert(self._times, at, times)
+        hashes, times = np.insert(self._hashes, at, hashes), np.insert(self._times, at, times)
+        is_other = np.append(True, (hashes[1:] != hashes[:-1]) | (times[1:] != times[:-1]))
+        self._hashes, self._times = hashes[is_other], times[is_other]
         self._recent = {}
 
     def __len__(self) -> int:
@@ -84,6 +106,10 @@ class Found:
         self.hashes = hashes
         self.places = places
         self.known = sum(1 for times in places if times)
+        self.unknown = len(places) - self.known
+
+    def only(self, those: Sequence[bool]) -> "Found":
+        return Found(self.hashes[np.array(those, np.bool_)], list(compress(self.places, those)))
 
     def condition(self, column: str) -> str:
         """On the target alone, for every row that may match."""

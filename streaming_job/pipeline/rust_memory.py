@@ -7,6 +7,7 @@ Delta's log where somebody committed meanwhile, and tried again on what is there
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from operator import or_
 from typing import Any, Final
 
 import pyarrow as pa
@@ -81,12 +82,18 @@ class _Places(Memory):
         found = self._index.look_up(source[self._key])
         is_whole = _is_whole(table, source, merge)
         if not found.known and is_whole:
-            merged = _append(table, source)
+            merged = self._told(found, source, _append(table, source))
         elif found.known <= _REPLACED_MAX and is_whole and _takes_whole_rows(table, merge):
             merged = self._replace(table, source, merge.updates[0], found)
         else:
-            merged = run(source, replace(merge, within=found.condition(f"t.`{self._time}`")))
-        self._index.written(found, source[self._time], inserted=merged.inserted, updated=merged.updated)
+            within = found.condition(f"t.`{self._time}`")
+            merged = self._told(found, source, run(source, replace(merge, within=within)))
+        if self._index.is_worn:
+            self.forget()
+        return merged
+
+    def _told(self, found: Found, rows: pa.Table, merged: Merged) -> Merged:
+        self._index.written(found, rows[self._time], inserted=merged.inserted, updated=merged.updated)
         return merged
 
     def _replace(self, table: DeltaTable, source: pa.Table, update: Update, found: Found) -> Merged:
@@ -95,18 +102,20 @@ class _Places(Memory):
         theirs: dict[str, str] = {}
         for piece in _read(table, (self._key, update.version), f"{self._is_one_of(ours)} AND ({places})"):
             theirs |= zip(values(piece, self._key), values(piece, update.version), strict=True)
-        versions = zip(ours, values(source, update.version), strict=True)
-        taken = [key not in theirs or update.is_newer(version, theirs[key]) for key, version in versions]
-        rows = source.filter(pa.array(taken, pa.bool_()))
-        if not rows.num_rows:
-            return Merged(0, 0)
-        keys = values(rows, self._key)
-        updated = sum(key in theirs for key in keys)
-        if not updated:
-            return _append(table, rows)
-        # What is written must be what the condition covers, so that it names the new rows' times as well.
-        _write(table, rows, in_place_of=f"{self._is_one_of(keys)} AND ({places} OR {self._written_at(rows)})")
-        return Merged(rows.num_rows - updated, updated)
+        versions = list(zip(ours, values(source, update.version), strict=True))
+        is_new = [key not in theirs for key in ours]
+        is_newer = [key in theirs and update.is_newer(version, theirs[key]) for key, version in versions]
+        rows = source.filter(pa.array(map(or_, is_new, is_newer), pa.bool_()))
+        if any(is_newer):
+            keys = self._is_one_of(values(rows, self._key))
+            # What is written must be what the condition covers, so that it names the new rows' times as well.
+            _write(table, rows, in_place_of=f"{keys} AND ({places} OR {self._written_at(rows)})")
+        elif rows.num_rows:
+            _append(table, rows)
+        # Of what was not newer nothing is told: it is where it was.
+        for which, merged in ((is_newer, Merged(0, sum(is_newer))), (is_new, Merged(sum(is_new), 0))):
+            self._told(found.only(which), source.filter(pa.array(which, pa.bool_())), merged)
+        return Merged(sum(is_new), sum(is_newer))
 
     def _is_one_of(self, keys: Sequence[str]) -> str:
         return f"{rust_sql.name(self._key)} IN ({rust_sql.texts(keys)})"

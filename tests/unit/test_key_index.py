@@ -22,7 +22,7 @@ def moments(times: list[int]) -> pa.Array:
 
 @dataclass(frozen=True)
 class Write:
-    """Of the keys one may be refused, as a row that is not newer is; nothing then happens to it."""
+    """Of the keys that are there one may be refused, as a row that is not newer is; nothing then happens to it."""
 
     keys: list[int]
     refused: list[int]
@@ -33,7 +33,7 @@ WRITES = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(st.dictionaries(KEYS, st.integers(1, 5), max_size=20), WRITES, st.sampled_from([1, 3, 7, 1000]))
 def test_a_row_is_always_among_the_places_its_key_is_looked_for(
     held: dict[int, int], writes: list[Write], hashes: int
@@ -53,7 +53,7 @@ def test_a_row_is_always_among_the_places_its_key_is_looked_for(
             found = index.look_up(keys)
             for key, places in zip(write.keys, found.places, strict=True):
                 assert (key not in rows) or rows[key] in places
-            written = [key for key in write.keys if key not in write.refused]
+            written = [key for key in write.keys if key not in rows or key not in write.refused]
             updated = sum(1 for key in written if key in rows)
             rows |= dict.fromkeys(written, at)
             times = moments([at] * len(write.keys))
@@ -66,6 +66,39 @@ def test_a_key_that_moves_leaves_no_place_behind() -> None:
         found = index.look_up(pa.array(["a"]))
         index.written(found, moments([at]), inserted=0, updated=1)
     assert index.look_up(pa.array(["a", "b", "c"])).places == [(4,), (2,), ()]
+
+
+def test_a_row_that_was_not_newer_leaves_the_others_of_its_batch_no_more_places_with_each_update() -> None:
+    index = KeyIndex([(pa.array(["a", "b"]), moments([1, 2]))])
+    index.written(index.look_up(pa.array(["a", "b"])), moments([3, 3]), inserted=0, updated=1)
+    assert index.look_up(pa.array(["a", "b"])).places == [(1, 3), (2, 3)]
+    for at in range(4, 204):
+        index.written(index.look_up(pa.array(["b"])), moments([at]), inserted=0, updated=1)
+    assert index.look_up(pa.array(["a", "b"])).places == [(1, 3), (203,)]
+    assert not index.is_worn
+
+
+def test_an_index_says_when_a_key_may_be_in_too_many_places() -> None:
+    """As when one row of each batch was not newer, and nobody says which."""
+    index = KeyIndex([(pa.array(["a", "b"]), moments([1, 2]))])
+    for at in range(3, 3 + key_index.PLACES_MAX - 1):
+        assert not index.is_worn
+        index.written(index.look_up(pa.array(["a", "b"])), moments([at, at]), inserted=0, updated=1)
+    assert not index.is_worn
+    index.written(index.look_up(pa.array(["a", "b"])), moments([99, 99]), inserted=0, updated=1)
+    assert index.is_worn
+
+
+def test_places_that_are_none_any_more_are_not_kept_when_keys_are_sorted_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_index, "_RECENT_MAX", 1)
+    index = KeyIndex([])
+    for at in range(100):
+        keys = pa.array(["a", "b", f"new{at % 2}"])
+        found = index.look_up(keys)
+        inserted = 3 - found.known
+        updated = found.known - (at % 4 == 1)
+        index.written(found, moments([at] * 3), inserted=inserted, updated=updated)
+    assert len(index) <= 4 * 3
 
 
 def test_the_condition_covers_every_place_in_few_spans() -> None:

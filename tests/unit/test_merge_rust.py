@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql.types import LongType, StringType, StructType, TimestampType
 
-from streaming_job.pipeline import rust_memory
+from streaming_job.pipeline import key_index, rust_memory
 from streaming_job.pipeline.arrow import moment
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
@@ -34,6 +34,12 @@ def rows(batch: Mapping[str, int], at_ms: int) -> pa.Table:
 
 def opened(path: Path) -> RustTable:
     return RustTable(TableSpec(Location(path=str(path)), COLUMNS, found_by=("_key", "_ingest_ts")))
+
+
+def places_of(table: RustTable) -> key_index.KeyIndex:
+    memory = table._memory
+    assert isinstance(memory, rust_memory._Places)
+    return memory._index
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,8 +85,39 @@ def test_so_many_known_keys_are_merged_that_naming_them_would_cost_more(tmp_path
     assert table.count("_seq = 3") == 501
 
 
+def test_keys_do_not_gather_places_from_stale_rows_beside_them(tmp_path: Path) -> None:
+    """With each batch comes a row that is not newer: of the others it is known all the same where they are."""
+    table = opened(tmp_path)
+    table.merge(rows({"stale": 9, "a": 0, "b": 0}, 1), MERGE)
+    for seq in range(1, 40):
+        assert table.merge(rows({"stale": 1, "a": seq, "b": seq, f"new{seq}": 1}, seq + 1), MERGE) == Merged(1, 2)
+    index = places_of(table)
+    found = index.look_up(pa.array(["stale", "a", "b"]))
+    assert [len(set(places)) for places in found.places] == [1, 1, 1]
+
+
+def test_a_table_is_read_anew_when_a_key_may_be_in_too_many_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged, for its changes are followed, so that nobody says which of a batch's rows were not newer."""
+    feed = {"delta.enableChangeDataFeed": "true"}
+    spec = TableSpec(Location(path=str(tmp_path)), COLUMNS, properties=feed, found_by=("_key", "_ingest_ts"))
+    monkeypatch.setattr(key_index, "PLACES_MAX", 3)
+    table = RustTable(spec)
+    table.merge(rows({"stale": 9, "a": 0}, 1), MERGE)
+    most = 0
+    for seq in range(1, 10):
+        assert table.merge(rows({"stale": 1, "a": seq}, seq + 1), MERGE) == Merged(0, 1)
+        most = max(most, *map(len, places_of(table).look_up(pa.array(["stale", "a"])).places))
+    assert most == 4
+    assert sorted(table.read(["_key", "_seq"]).to_pylist(), key=str) == [
+        {"_key": "a", "_seq": 9},
+        {"_key": "stale", "_seq": 9},
+    ]
+
+
 def test_a_vacuum_gives_back_every_file_that_no_version_kept_needs_however_many_checkpoints_ago(tmp_path: Path) -> None:
-    """A checkpoint forgets which files went; those of a commit that failed were in no log. A neighbour is not touched."""
+    """A checkpoint forgets which files went; those of a commit that failed were in no log. A neighbour's stay."""
     short = {"delta.checkpointInterval": "10", "delta.deletedFileRetentionDuration": "interval 0 hours"}
     found_by = ("_key", "_ingest_ts")
     table = RustTable(TableSpec(Location(path=str(tmp_path / "t")), COLUMNS, properties=short, found_by=found_by))
