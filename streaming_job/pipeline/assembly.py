@@ -211,7 +211,10 @@ class Assembly:
         return not self._tables.exists(config.lake.engine, self.lake.of(config).current)
 
     def promote(self, config: TableConfig, rebuild: Rebuild, new: LakeTable, old: TableLane | None) -> None:
-        table = self._tables.open(config.lake.engine, TableSpec(self.lake.of(config).current, current.SYSTEM))
+        engine, place = config.lake.engine, self.lake.of(config).current
+        # Where the table was lost it is made here.
+        made_with = current_properties(engine, self._settings)
+        table = self._tables.open(engine, TableSpec(place, current.SYSTEM, properties=made_with))
         if old is not None and old.writer is not None:
             take_over(table, new, rebuild.number, old.writer.parts.lease.verified)
         else:

@@ -18,6 +18,7 @@ from streaming_job.pipeline import current
 from streaming_job.pipeline.lane import TableReport
 from streaming_job.pipeline.lease import Owner, holder_of
 from streaming_job.pipeline.merge import LakeTable, TableSpec
+from streaming_job.pipeline.opening import current_properties
 from streaming_job.pipeline.order import UNPROVEN_PROPERTY
 from streaming_job.pipeline.properties import read
 from streaming_job.pipeline.rebuild import REBUILD_PROPERTY, Rebuild, State
@@ -277,6 +278,7 @@ def test_a_lost_table_is_written_by_its_rebuild_alone_until_that_is_promoted(rig
         rig.pause(lanes)
         write(lanes, [put("c", 1, n=3)])
     assert [row["n"] for row in rig.rows(OLD, "_key", "n")] == [1.0, 2.0, 3.0]
+    assert rig.table(OLD).properties().items() >= current_properties("rust", rig.settings).items()
 
 
 def test_a_lost_history_is_begun_anew_by_a_rebuild(rig: RebuildRig) -> None:
