@@ -118,8 +118,8 @@ class LakeTable(Protocol):
         `number` names the taking: taken once, it is not taken again.
         """
 
-    def newest(self, keys: Sequence[str]) -> dict[str, str]:
-        """The highest `_seq` of each of these `_key`s that is there."""
+    def newest(self, keys: Sequence[str], where: str = "true") -> dict[str, str]:
+        """The highest `_seq` of each of these `_key`s that is there, of the rows meant."""
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table: ...
 

@@ -130,9 +130,9 @@ class RustTable:
 
         self._commit(attempt, guard)
 
-    def newest(self, keys: Sequence[str]) -> dict[str, str]:
-        wanted = rust_sql.texts(keys)
-        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE _key IN ({wanted}) GROUP BY _key")  # noqa: S608 - quoted
+    def newest(self, keys: Sequence[str], where: str = "true") -> dict[str, str]:
+        wanted = f"_key IN ({rust_sql.texts(keys)}) AND {where}"
+        found = self._query(f"SELECT _key, max(_seq) AS newest FROM t WHERE {wanted} GROUP BY _key")  # noqa: S608 - quoted
         return dict(zip(values(found, "_key"), values(found, "newest"), strict=True))
 
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:

@@ -121,10 +121,11 @@ class SparkTable:
 
         self._commit(attempt, guard)
 
-    def newest(self, keys: Sequence[str]) -> dict[str, str]:
+    def newest(self, keys: Sequence[str], where: str = "true") -> dict[str, str]:
         wanted = self._spark.createDataFrame(pa.table({"_key": pa.array(keys, pa.string())}))
         rows = (
             self._spark.table(self._location.sql)
+            .where(where)
             .join(F.broadcast(wanted), "_key", "left_semi")
             .groupBy("_key")
             .agg(F.max("_seq").alias("newest"))

@@ -205,7 +205,10 @@ class TableWriter:
         return self._known_newest(newest, properties, in_history), marks
 
     def _known_newest(self, newest: pa.Table, properties: Mapping[str, str], in_history: InHistory) -> pa.Table:
-        """Where tombstones were purged, a change from before may be older than a delete only history remembers."""
+        """Where tombstones were purged, a change from before may be older than a delete only history remembers.
+
+        Of what is no delete history may hold a later version that `current` never took: a strict table rejects it.
+        """
         purged_before = properties.get(current.PURGED_PROPERTY)
         if not purged_before:
             return newest
@@ -215,8 +218,8 @@ class TableWriter:
         if not doubtful.num_rows:
             return newest
         wait([in_history])
-        seen = self._parts.history.newest(values(doubtful, "key"))
-        remembered = pa.array([seen.get(key, "") for key in values(newest, "key")], pa.string())
+        deleted = self._parts.history.newest(values(doubtful, "key"), "_op = 'REMOVE'")
+        remembered = pa.array([deleted.get(key, "") for key in values(newest, "key")], pa.string())
         return newest.filter(pc.or_(pc.invert(is_doubtful), pc.less_equal(remembered, newest["change_seq"])))
 
 

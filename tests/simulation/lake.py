@@ -243,8 +243,8 @@ class Lake:
             return list(newest)
         doubtful = {c.key for c in newest if c.op == "SNAPSHOT" or c.created_ms is None or c.created_ms < before_ms}
         last: dict[str, str] = {}
-        for key, seq in table.known:
-            if key in doubtful and seq > last.get(key, ""):
+        for (key, seq), change in table.known.items():
+            if key in doubtful and change.op == "REMOVE" and seq > last.get(key, ""):
                 last[key] = seq
         return [change for change in newest if last.get(change.key, "") <= change.seq]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from envelopes import DAY_MS
+from envelopes import DAY_MS, put, remove
 from first_load import ARN, GENERATION, RULES, TABLE, ChangingTable, Store, item
 from lake_rig import table_config
 from lanes_rig import LanesRig
@@ -69,6 +69,13 @@ class Rig(LanesRig):
         with self.opened() as lanes:
             lanes.run(changes)
 
+    def purge(self) -> None:
+        """Hours later; nothing else is there."""
+        self.clock.now_ms += 5 * HOUR_MS
+        list(Maintenance(self.settings, self.tables, clock=self.clock, wait_s=0, sleep=lambda _: None).run([HARD]))
+        assert self.items == []
+        assert PURGED_PROPERTY in self.tables.properties(self.places.current)
+
     @property
     def items(self) -> list[str]:
         return [row["_key"] for row in self.rows("things/current", "_key")]
@@ -79,10 +86,7 @@ def purged(lake: Path) -> Rig:
     """An item was written and deleted; hours later its tombstone is gone."""
     rig = Rig(lake, HARD)
     rig.take(sent(record(10, "INSERT"), record(30, "REMOVE")))
-    rig.clock.now_ms += 5 * HOUR_MS
-    list(Maintenance(rig.settings, rig.tables, clock=rig.clock, wait_s=0, sleep=lambda _: None).run([HARD]))
-    assert rig.items == []
-    assert PURGED_PROPERTY in rig.tables.properties(rig.places.current)
+    rig.purge()
     return rig
 
 
@@ -142,3 +146,18 @@ def test_an_item_scanned_before_it_was_deleted_and_purged_does_not_come_back(pur
 def test_an_item_inserted_anew_after_the_purge_is_a_row_again(purged: Rig) -> None:
     purged.take(sent(record(40, "INSERT")))
     assert purged.items == ['{"id":"a"}']
+
+
+def test_of_a_strict_table_a_late_version_that_fits_stands_before_a_later_one_that_does_not(lake: Path) -> None:
+    """Only a delete that history remembers makes an old change too late: what was rejected replaced nothing."""
+    strict = table_config(deletes={"policy": "hard", "window_h": 1}, strict=True, columns={"n": "bigint"})
+    rig = Rig(lake, strict)
+    rig.run([put("gone", 1, n=1)], [remove("gone", 3)])
+    rig.purge()
+    fits, does_not = put("x", 1, n=1), put("x", 2, n="text")
+    reports = rig.run([fits, does_not, put("gone", 2, n=2)], [put("y", 2, n="text")], [put("y", 1, n=2)])
+    assert [report.late_rejects for report in reports] == [1, 1, 0]
+    assert rig.rows("things/current", "id", "_seq", "n") == [
+        {"id": "x", "_seq": fits.seq, "n": 1},
+        {"id": "y", "_seq": fits.seq, "n": 2},
+    ]
