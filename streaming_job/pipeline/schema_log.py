@@ -2,12 +2,13 @@
 
 import json
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 import pyarrow as pa
 from pyspark.sql.types import StringType, StructType, TimestampType
 
-from streaming_job.pipeline.arrow import pc
+from streaming_job.pipeline.arrow import pc, values
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import LakeTable, Merge, TableSpec
 from streaming_job.pipeline.merge_rust import arrow_schema
@@ -23,6 +24,10 @@ COLUMNS: Final = (
     .add("_ingest_ts", TimestampType())
 )
 _SCHEMA: Final = arrow_schema(COLUMNS)
+PATHS_MAX: Final = 1_000
+"""Of one source table: maps that are keyed by ids have a path more for each."""
+_RESCUED: Final = "rescued"
+_MORE: Final = {"_event": "more_rescued", "_name": "*"}
 _MERGE: Final = Merge(match=("_table", "_event", "_name"), insert=COLUMNS.names)
 
 
@@ -31,12 +36,14 @@ def spec(location: Location) -> TableSpec:
 
 
 class SchemaLog:
-    """Of one source table. Remembers what it said, so that a usual batch writes nothing here."""
+    """Of one source table. Remembers what was said, so that a usual batch writes nothing here."""
 
     def __init__(self, log: LakeTable, table: str) -> None:
         self._log = log
         self._table = table
-        self._rescued_said: set[str] = set()
+        self._said: set[str] | None = None
+        self._room = PATHS_MAX
+        self._said_more = False
 
     def columns_appeared(self, columns: StructType, ingest_ms: int) -> None:
         self._write(
@@ -48,11 +55,29 @@ class SchemaLog:
         )
 
     def values_rescued(self, rows: pa.Table, ingest_ms: int) -> int:
-        """How many of these rows hold a value that did not fit; a path seen first is logged, with the row."""
-        first = {path: row for path, row in rescued_paths(rows).items() if path not in self._rescued_said}
-        self._write([{"_event": "rescued", "_name": path, **row} for path, row in first.items()], ingest_ms)
-        self._rescued_said.update(first)
-        return rows.num_rows - rows["_rescued"].null_count
+        """How many of these rows hold a value that did not fit. A path seen first is logged, with the row; past so many
+        only that there are more.
+        """
+        count = rows.num_rows - rows["_rescued"].null_count
+        if count and not self._said_more:
+            self._say(rescued_paths(rows), ingest_ms)
+        return count
+
+    def _say(self, paths: dict[str, dict[str, str]], ingest_ms: int) -> None:
+        said = self._said = self._recalled() if self._said is None else self._said
+        unsaid = iter([(path, row) for path, row in paths.items() if path not in said])
+        new = dict(islice(unsaid, max(self._room, 0)))
+        more = [_MORE | row for _, row in islice(unsaid, 1)]
+        self._write([{"_event": _RESCUED, "_name": path, **row} for path, row in new.items()] + more, ingest_ms)
+        said.update(new)
+        self._room -= len(new)
+        self._said_more = bool(more)
+
+    def _recalled(self) -> set[str]:
+        """What the log holds from before this start."""
+        ours = f"_table = '{self._table}' AND _event = '{_RESCUED}'"
+        self._room = PATHS_MAX - self._log.count(ours)
+        return set(values(self._log.read(["_name"], ours), "_name")) if self._room >= 0 else set()
 
     def _write(self, events: list[dict[str, str]], ingest_ms: int) -> None:
         if events:

@@ -153,6 +153,43 @@ def test_a_rescued_path_is_logged_once_with_the_first_row_that_had_it(lake: Path
     assert logged == [{"_event": "rescued", "_name": "year", "_key": "b"}]
 
 
+def test_of_maps_keyed_by_ids_only_so_many_paths_are_logged_and_that_there_are_more(lake: Path) -> None:
+    """However often the job starts anew; another table's paths are its own."""
+    table = rust(lake / "schema_changes", schema_log.spec(Location()))
+    most = schema_log.PATHS_MAX
+    log = schema_log.SchemaLog(table, "things")
+
+    def rescue(log: schema_log.SchemaLog, first: int, count: int) -> None:
+        paths = json.dumps({f"of.{number}": "x" for number in range(first, first + count)})
+        assert log.values_rescued(pa.table({"_rescued": [paths], "_key": ["a"], "_seq": ["1"]}), DAY_MS) == 1
+
+    rescue(log, 0, most - 1)
+    rescue(log, 0, most)
+    assert table.count("_event = 'rescued'") == table.count("true") == most
+    versions = []
+    for number, each in enumerate((log, log, schema_log.SchemaLog(table, "things"))):
+        rescue(each, most + 10 * number, 10)
+        versions.append(table.version())
+    assert table.count("_event = 'rescued'") == most
+    assert table.read(["_table", "_name"], "_event = 'more_rescued'").to_pylist() == [
+        {"_table": "things", "_name": "*"}
+    ]
+    assert versions[0] == versions[1]
+    rescue(schema_log.SchemaLog(table, "others"), 0, 2)
+    assert table.count("_table = 'others' AND _event = 'rescued'") == 2
+
+
+def test_a_log_that_holds_more_paths_than_it_would_is_not_read_for_them(lake: Path) -> None:
+    table = rust(lake / "schema_changes", schema_log.spec(Location()))
+    written = [{"_table": "things", "_event": "rescued", "_name": f"{at}"} for at in range(schema_log.PATHS_MAX + 1)]
+    table.merge(pa.Table.from_pylist(written, schema=schema_log._SCHEMA), schema_log._MERGE)
+    rows = pa.table({"_rescued": ['{"year":"x"}'], "_key": ["a"], "_seq": ["1"]})
+    for _ in range(2):
+        assert schema_log.SchemaLog(table, "things").values_rescued(rows, DAY_MS) == 1
+    assert table.count("_event = 'rescued'") == len(written)
+    assert table.count("_event = 'more_rescued'") == 1
+
+
 # --- engines
 
 
