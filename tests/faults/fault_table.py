@@ -135,6 +135,8 @@ def _emulator_paused(stack: BrokenStack) -> None:
 def _stalled(stack: BrokenStack) -> None:
     stack.wait(lambda: stack.job.health()[0] == 503, "the job says that it is not well", within_s=60)
     assert "no batch committed" in stack.job.health()[1]
+    # By which the page says so: tests/unit/test_dashboard_feed.py.
+    assert stack.metric(f"{stack.job.url}/metrics", "lakestream_stalled_seconds") > 0
 
 
 def _emulator_goes_on(stack: BrokenStack) -> None:
@@ -307,7 +309,8 @@ ROWS: Final = (
     ),
     Row(
         "the emulator paused for longer than `unhealthy_after_s`",
-        "`/healthz` 503 with since when; after `maxRetryDuration` the job ends and says which call had no answer",
+        "`/healthz` 503 with since when, `lakestream_stalled_seconds`; the page: the job is stalled; after "
+        "`maxRetryDuration` the job ends and says which call had no answer",
         "by itself when it goes on; a job that ended is started again",
         HERE,
         Drill(break_=_emulator_paused, report=_stalled, heal=_emulator_goes_on),
