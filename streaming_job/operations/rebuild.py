@@ -137,8 +137,12 @@ class Rebuilding:
     def wait_until_promoted(self, promote_here: Callable[[], None]) -> None:
         """By whoever has the tables; where nobody does, by this command."""
         give_up_ms = self.clock() + self.wait_s * 1000
-        while (rebuild := self.standing()) is not None and rebuild.state is State.PROMOTING:
+        while True:
+            # Before the state: whoever promotes it lets go of it after that.
             holder = self.writer()
+            rebuild = self.standing()
+            if rebuild is None or rebuild.state is not State.PROMOTING:
+                return
             if holder is None:
                 promote_here()
             elif self.clock() >= give_up_ms:

@@ -1,10 +1,10 @@
 """A rebuild as commands drive it: taken up, waited for, refused, cut off and gone on with. Real tables, no Spark."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
@@ -29,6 +29,8 @@ from streaming_job.pipeline.properties import written
 from streaming_job.pipeline.rebuild import State
 from streaming_job.pipeline.table_lanes import TableLanes
 
+Batch = Callable[[], AbstractContextManager[TableLanes]]
+
 
 @pytest.fixture
 def rig(lake: Path) -> LanesRig:
@@ -50,21 +52,27 @@ def rebuilding(rig: LanesRig, config: TableConfig | None = None, *, wait_s: floa
 
 
 @contextmanager
-def job_running(rig: LanesRig) -> Iterator[TableLanes]:
-    """On a quiet stream: it tends its tables now and then."""
+def job_running(rig: LanesRig) -> Iterator[Batch]:
+    """On a quiet stream: it tends its tables now and then, but not while a batch is under way."""
     lanes, _ = rig.lanes(owner=Owner("the job", "elsewhere", 7))
     lanes.open()
-    stop = Event()
+    stop, one_at_a_time = Event(), Lock()
 
     def tend() -> None:
         while not stop.wait(0.01):
             rig.clock.now_ms += 1_000
-            lanes.between_batches()
+            with one_at_a_time:
+                lanes.between_batches()
+
+    @contextmanager
+    def batch() -> Iterator[TableLanes]:
+        with one_at_a_time:
+            yield lanes
 
     thread = Thread(target=tend)
     thread.start()
     try:
-        yield lanes
+        yield batch
     finally:
         stop.set()
         thread.join()
@@ -87,10 +95,11 @@ def test_where_nobody_writes_the_table_the_command_has_to(rig: LanesRig) -> None
 
 def test_a_job_takes_it_up_promotes_it_and_lets_go_of_it(rig: LanesRig) -> None:
     work = rebuilding(rig)
-    with job_running(rig) as lanes:
+    with job_running(rig) as batch:
         work.begin("snapshot", None)
         assert str(work.wait_until_taken_up()) == "the job (host elsewhere, process 7)"
-        lanes.run(collected([put("c", 1, n=1)]))
+        with batch() as lanes:
+            lanes.run(collected([put("c", 1, n=1)]))
         work.is_now(State.FILLED)
         work.is_now(State.PROMOTING)
         work.wait_until_promoted(lambda: pytest.fail("the job does it"))
@@ -107,6 +116,17 @@ def test_where_nobody_holds_the_tables_the_command_promotes_by_opening_them(rig:
     work.wait_until_promoted(lambda: rig.run([]) and None)
     work.clear_away()
     assert [row["_key"] for row in rig.rows("things/current", "_key")] == ['{"id":"c"}']
+
+
+def test_a_job_that_promotes_it_between_two_looks_leaves_the_command_nothing_to_do(
+    rig: LanesRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = rebuilding(rig)
+    work.begin("snapshot", None)
+    rig.run([put("c", 1, n=1)])
+    work.is_now(State.PROMOTING)
+    monkeypatch.setattr(Rebuilding, "writer", lambda _: rig.run([]) and None)
+    work.wait_until_promoted(lambda: pytest.fail("the job did it"))
 
 
 def test_a_job_that_does_not_take_it_up_is_named(rig: LanesRig) -> None:
@@ -137,12 +157,13 @@ def test_a_rebuild_that_is_none_cannot_be_gone_on_with(rig: LanesRig) -> None:
 def test_abandoned_everything_of_it_goes_and_the_table_stays(rig: LanesRig) -> None:
     """Changes that were parked for it too; twice is as good as once."""
     work = rebuilding(rig)
-    with job_running(rig) as lanes:
+    with job_running(rig) as batch:
         work.begin("snapshot", None)
         work.wait_until_taken_up()
-        (rig.root / "things/rebuilt/_delta_log").rename(rig.root / "broken")
-        lanes.run(collected([put("c", 1, n=1)]))
-        (rig.root / "broken").rename(rig.root / "things/rebuilt/_delta_log")
+        with batch() as lanes:
+            (rig.root / "things/rebuilt/_delta_log").rename(rig.root / "broken")
+            lanes.run(collected([put("c", 1, n=1)]))
+            (rig.root / "broken").rename(rig.root / "things/rebuilt/_delta_log")
         assert work.parked() == 1
         work.abandon()
         work.abandon()
