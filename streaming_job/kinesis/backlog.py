@@ -142,19 +142,28 @@ def share(wanted: Mapping[ShardRef, int], limit: int) -> dict[ShardRef, int]:
 
 
 def take_all(backlogs: Mapping[ShardRef, Backlog], rows_max: int, bytes_max: int) -> dict[ShardRef, Position]:
-    """Where a batch within the limits ends in each shard.
+    """Where a batch within the limits ends in each shard; at least one record where there is any.
 
-    Of the shards whose next record exceeds their share, the one that has waited longest takes it all the same: while
-    others move it would never be its turn.
+    The record that has waited longest is in it, even if it exceeds its shard's share: the others divide what it leaves.
+    While they moved it would never be its turn.
     """
+    ends = _shared(backlogs, rows_max, bytes_max)
+    waiting = [ref for ref, backlog in backlogs.items() if backlog.segments]
+    if waiting:
+        oldest = min(waiting, key=lambda ref: (backlogs[ref].read_until_ms, ref))
+        if ends[oldest].same_place(backlogs[oldest].start):
+            end = backlogs[oldest].take_least()
+            step = backlogs[oldest].segments[0]
+            others = {ref: backlog for ref, backlog in backlogs.items() if ref != oldest}
+            left = _shared(others, max(0, rows_max - step.count), max(0, bytes_max - step.size))
+            ends = left | {oldest: end}
+    return {ref: backlog.marked(ends[ref]) for ref, backlog in backlogs.items()}
+
+
+def _shared(backlogs: Mapping[ShardRef, Backlog], rows_max: int, bytes_max: int) -> dict[ShardRef, Position]:
     rows = share({ref: backlog.available[0] for ref, backlog in backlogs.items()}, rows_max)
     size = share({ref: backlog.available[1] for ref, backlog in backlogs.items()}, bytes_max)
-    ends = {ref: backlog.take(rows[ref], size[ref]) for ref, backlog in backlogs.items()}
-    held_up = [ref for ref, backlog in backlogs.items() if backlog.segments and ends[ref].same_place(backlog.start)]
-    if held_up:
-        oldest = min(held_up, key=lambda ref: (backlogs[ref].read_until_ms, ref))
-        ends[oldest] = backlogs[oldest].take_least()
-    return {ref: backlogs[ref].marked(end) for ref, end in ends.items()}
+    return {ref: backlog.take(rows[ref], size[ref]) for ref, backlog in backlogs.items()}
 
 
 def runs(segments: Sequence[Segment]) -> list[list[Segment]]:

@@ -141,8 +141,8 @@ SPECS: Final[tuple[OptionSpec, ...]] = (
         "maxRecordsPerTrigger",
         "100000",
         _OURS,
-        "rows of one batch; exact where rows come from the buffer (but for one record of Kinesis that exceeds its "
-        "shard's part), planned by measured density where executors read",
+        "rows of one batch; exact where rows come from the buffer (a single record of Kinesis always passes), planned "
+        "by measured density where executors read",
         "batch_rows_max",
         int,
         1,

@@ -149,11 +149,16 @@ def move_on(backlogs: dict[ShardRef, Backlog], ends: dict[ShardRef, Position]) -
     return moved
 
 
-def test_a_shard_whose_next_record_exceeds_its_share_moves_beside_others() -> None:
+def rows_in(backlogs: dict[ShardRef, Backlog], ends: dict[ShardRef, Position]) -> int:
+    return sum(len(taken(backlog, ends[ref])) for ref, backlog in backlogs.items())
+
+
+def test_a_shard_whose_next_record_exceeds_its_share_moves_beside_others_within_the_limit() -> None:
     large, busy = ShardRef("s", "a"), ShardRef("s", "b")
-    backlogs = {large: backlog_of(rows_of(30)), busy: Backlog(Position.after("1"))}
-    backlogs[busy].add(rows_of(*[1] * 100, first=2), Position.after("101"))
-    assert move_on(backlogs, take_all(backlogs, 20, 10**9)) == [large, busy]
+    backlogs = {large: backlog_of(rows_of(30)), busy: backlog_of(rows_of(*[1] * 100, first=2))}
+    ends = take_all(backlogs, 40, 10**9)
+    assert rows_in(backlogs, ends) == 40
+    assert move_on(backlogs, ends) == [large, busy]
 
 
 def test_of_shards_whose_next_records_exceed_their_shares_the_oldest_goes_in_each_plan() -> None:
@@ -162,17 +167,33 @@ def test_of_shards_whose_next_records_exceed_their_shares_the_oldest_goes_in_eac
     backlogs = {
         young: backlog_of(rows_of(30, 30, first=500)),
         old: backlog_of(rows_of(30, 30, first=400)),
-        busy: Backlog(Position.after("1")),
+        busy: Backlog(Position.after("999")),
     }
     order: list[ShardRef] = []
     for turn in range(4):
-        begin = 2 + 100 * turn
+        begin = 1000 + 100 * turn
         backlogs[busy] = Backlog(Position.after(str(begin - 1)))
         backlogs[busy].add(rows_of(*[1] * 100, first=begin), Position.after(str(begin + 99)))
-        moved = move_on(backlogs, take_all(backlogs, 20, 10**9))
+        ends = take_all(backlogs, 40, 10**9)
+        assert rows_in(backlogs, ends) <= 40
+        moved = move_on(backlogs, ends)
         assert busy in moved
         order += [ref for ref in moved if ref != busy]
     assert order == [old, old, young, young]
+
+
+@given(st.lists(record_counts, min_size=1, max_size=4), st.integers(1, 12), st.integers(10, 400))
+def test_a_batch_of_several_shards_is_within_its_limits_but_for_a_single_record(
+    shards: list[list[int]], rows_max: int, bytes_max: int
+) -> None:
+    backlogs = {ShardRef("s", str(n)): backlog_of(rows_of(*counts, first=1 + n)) for n, counts in enumerate(shards)}
+    while any(backlog.segments for backlog in backlogs.values()):
+        ends = take_all(backlogs, rows_max, bytes_max)
+        records = {(ref, s) for ref, backlog in backlogs.items() for s in taken(backlog, ends[ref])}
+        rows = rows_in(backlogs, ends)
+        assert records
+        assert len(records) == 1 or (rows <= rows_max and 10 * rows <= bytes_max)
+        move_on(backlogs, ends)
 
 
 def test_of_more_shards_than_a_batch_has_rows_the_least_filled_moves_too() -> None:
