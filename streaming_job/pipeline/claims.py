@@ -77,9 +77,11 @@ class Resolver:
     def _read(self, claims: pa.Table, envelopes: list[bytes]) -> tuple[pa.Table, pa.Table]:
         if not claims.num_rows:
             return claims, claims
-        decoded = self._decode(replaced(claims, "data", pa.array(envelopes, pa.binary())))
+        # Whatever becomes a reject, now or of a strict table later, has the record's own bytes, which can be redriven.
+        decoded = replaced(
+            self._decode(replaced(claims, "data", pa.array(envelopes, pa.binary()))), "data", claims["data"]
+        )
         is_good = pc.is_null(decoded["reject"])
-        # A reject keeps the record's own bytes, which can be redriven.
         refused = replaced(claims, "reject", decoded["reject"]).filter(pc.invert(is_good))
         return decoded.filter(is_good), refused
 
