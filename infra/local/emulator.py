@@ -3,7 +3,6 @@
 import os
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import botocore.session
 from botocore.config import Config
 
 from infra.local.errors import NotReadyError
-from infra.local.ports import LOOPBACK
+from infra.local.ports import LOOPBACK, open_directly
 
 ACCESS_KEY = "local"
 _SERVICES = (
@@ -120,9 +119,8 @@ class Clients:
 
 def answers(url: str, timeout_s: float = 2) -> int | None:
     """The HTTP status a local address answers with; None when nobody does."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=timeout_s) as response:
+        with open_directly(url, timeout_s) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

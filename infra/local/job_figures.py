@@ -1,12 +1,12 @@
 """What the job says of itself at /metrics, as the few figures a display needs."""
 
 import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra.local.ports import open_directly
 from streaming_job.latency.hops import WHOLE
 
 _TIMEOUT_S: Final = 2.0
@@ -23,9 +23,8 @@ class JobFigures:
 
 def read_figures(url: str, table: str) -> JobFigures:
     """The figures now; `answered` is False while the job does not."""
-    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with directly.open(url, timeout=_TIMEOUT_S) as response:
+        with open_directly(url, _TIMEOUT_S) as response:
             text = response.read().decode()
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return JobFigures(answered=False)

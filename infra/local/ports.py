@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import urllib.request
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,3 +26,8 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def open_directly(url: str, timeout_s: float) -> Any:
+    """An address of this machine, which a proxy that the environment names could not find."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout_s)

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import urllib.request
+import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.local import emulator, processes
-from infra.local.ports import free_ports
+from infra.local.ports import free_ports, open_directly
 from infra.local.processes import Identity
 from tests.faults.kinesis_proxy import BreakingProxy, breaking_proxy
 from tests.support.local_stack import configuration
@@ -93,9 +93,8 @@ class Job:
 
     def health(self) -> tuple[int, str]:
         """Status and reason; 0 where nobody answers."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.url}/healthz", timeout=5) as answer:
+            with open_directly(f"{self.url}/healthz", 5) as answer:
                 return 200, str(json.loads(answer.read())["reason"])
         except urllib.error.HTTPError as error:
             return error.code, str(json.loads(error.read())["reason"])
@@ -159,9 +158,8 @@ class BrokenStack(WholeStack):
 
     def metric(self, url: str, name: str) -> float:
         """The sum over its labels; 0 where nobody answers."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(url, timeout=10) as answer:
+            with open_directly(url, 10) as answer:
                 families = list(text_string_to_metric_families(answer.read().decode()))
         except OSError:
             return 0

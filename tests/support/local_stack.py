@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra.local.checks import ROOT
 from infra.local.emulator import Clients
+from infra.local.ports import open_directly
 
 TIMEOUT_S = 120
 
@@ -81,7 +81,6 @@ def clients_of(stack: Mapping[str, Any]) -> Clients:
 def metric(folder: Path, worker: str, name: str) -> float:
     """The sum over its labels, as the stack's mapping or delivery says it now."""
     port = json.loads((folder / f"{worker}.json").read_text())["metrics_port"]
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with open_directly(f"http://127.0.0.1:{port}/metrics", 10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from botocore.config import Config
 
 from infra.local import emulator
 from infra.local.checks import EMULATOR
-from infra.local.ports import free_ports
+from infra.local.ports import free_ports, open_directly
 
 REGION = "us-east-1"
 Value = TypeVar("Value")
@@ -126,8 +125,7 @@ class Worker:
 
     def metrics(self) -> str:
         port = self.logged("started")[0]["metrics_port"]
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with open_directly(f"http://127.0.0.1:{port}/metrics", 10) as answer:
             return str(answer.read().decode())
 
     def kill(self) -> None:
