@@ -13,7 +13,7 @@ from streaming_job.places import local_folder
 
 _VERSION: Final = "v1"
 NO_OFFSET: Final = "-"
-ANEW: Final = (
+_ANEW: Final = (
     "restore it from a copy, or name another lake.checkpoint: what the stream still keeps is read again, which changes "
     "nothing; what it no longer keeps, `lakestream replay --from archive` brings"
 )
@@ -25,13 +25,13 @@ def check(checkpoint: str) -> None:
     if root is None:
         return
     offsets, commits = _numbered(root / "offsets"), _numbered(root / "commits")
-    _check(root / "metadata", _json_object, ANEW)
+    _check(root / "metadata", _json_object, _ANEW)
     for file in commits[-1:]:
         _check(file, _log_entry, _again(file))
     for file in offsets[-2:]:
         can_be_planned_again = len(offsets) > 1 and file == offsets[-1]
         beside = root / "commits" / file.name
-        _check(file, _log_entry, _again(file, *[beside] * beside.exists()) if can_be_planned_again else ANEW)
+        _check(file, _log_entry, _again(file, *[beside] * beside.exists()) if can_be_planned_again else _ANEW)
 
 
 def _again(*files: Path) -> str:
@@ -55,7 +55,7 @@ def _check(file: Path, read: Callable[[str], object], mend: str) -> None:
         raise damaged(file, error, mend) from error
 
 
-def damaged(file: Path, why: Exception, mend: str = ANEW) -> CheckpointDamagedError:
+def damaged(file: Path, why: Exception, mend: str = _ANEW) -> CheckpointDamagedError:
     return CheckpointDamagedError(f"the checkpoint's file {file} is damaged: {why}", hint=mend)
 
 

@@ -34,6 +34,11 @@ def rows(reader: SteppedReader, start: dict[str, Any], end: dict[str, Any]) -> l
     return [bytes(data or b"") for batch in batches for data in batch.column("data").to_pylist()]
 
 
+def old_stream() -> SimKinesis:
+    """Of one shard, and older than anything it keeps."""
+    return SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+
+
 def test_a_child_found_and_read_by_the_very_same_plan_loses_nothing() -> None:
     """The parent's end is planned while the listing is still the old one, so no offset names the child before."""
     kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock())
@@ -52,7 +57,7 @@ def test_a_child_found_and_read_by_the_very_same_plan_loses_nothing() -> None:
 
 def test_records_of_a_child_that_are_gone_stop_the_job_although_its_parents_end_was_read_in_time() -> None:
     """Reading a closed shard to its end says nothing of what its children have waited with since."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = begun(kinesis)
     reader = reader_of(kinesis, shardFetchInterval="1h")
     kinesis.put("shardId-000000000000", b"before")
@@ -69,7 +74,7 @@ def test_records_of_a_child_that_are_gone_stop_the_job_although_its_parents_end_
 
 def test_a_query_that_began_and_never_read_does_not_pass_over_what_was_trimmed_since() -> None:
     """Its start was written down; what arrived after it and is gone was asked for."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     reader = reader_of(kinesis)
     offset = planned(reader, reader.initialOffset())
     kinesis.clock.ms += HOUR_MS
@@ -81,7 +86,7 @@ def test_a_query_that_began_and_never_read_does_not_pass_over_what_was_trimmed_s
 
 def test_a_new_query_reads_all_there_is_on_an_old_and_busy_stream_that_was_split() -> None:
     """What is trimmed while it catches up with a parent is no loss as long as the child has it all."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     kinesis.put("shardId-000000000000", b"old")
     kinesis.clock.ms += 22 * HOUR_MS
     kinesis.put("shardId-000000000000", b"parent")
@@ -128,7 +133,7 @@ def forgotten(kinesis: SimKinesis, *, has_read: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("has_read", [False, True])
 def test_a_shard_that_kinesis_forgot_is_passed_where_a_loss_is_allowed(*, has_read: bool) -> None:
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = forgotten(kinesis, has_read=has_read)
     with pytest.raises(DataLossError, match="shardId-000000000000"):
         planned(reader_of(kinesis), offset)
@@ -144,7 +149,7 @@ def test_a_shard_that_kinesis_forgot_is_passed_where_a_loss_is_allowed(*, has_re
 
 def test_a_batch_of_a_shard_that_kinesis_forgot_since_it_was_planned_is_a_loss_by_name() -> None:
     """Cut off, and run again a day later: nothing of it is left, and the next plan goes on with the child."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = begun(kinesis)
     kinesis.put("shardId-000000000000", b"planned")
     end = planned(reader_of(kinesis), offset)
@@ -175,7 +180,7 @@ def test_a_merges_child_is_no_loss_although_one_of_its_parents_was_silent_for_as
 
 def test_what_came_after_an_available_now_runs_start_does_not_count_as_read() -> None:
     """Its last look brings rows from before and after the start in one answer, and is at the tip."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = reader_of(kinesis).initialOffset()
     reader = reader_of(kinesis)
     reader.prepareForTriggerAvailableNow()
@@ -208,7 +213,7 @@ def with_one_read(kinesis: SimKinesis) -> dict[str, Any]:
 
 
 def test_a_retention_raised_when_records_were_trimmed_already_does_not_hide_their_loss() -> None:
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = with_one_read(kinesis)
     kinesis.clock.ms += HOUR_MS
     kinesis.put("shardId-000000000000", b"never read")
@@ -221,7 +226,7 @@ def test_a_retention_raised_when_records_were_trimmed_already_does_not_hide_thei
 
 def test_a_batch_run_again_after_the_retention_was_raised_too_late_is_a_loss_and_never_shorter() -> None:
     """Executors read it, who know the retention only as it is now."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = with_one_read(kinesis)
     kinesis.put("shardId-000000000000", b"planned, then trimmed")
     kinesis.clock.ms += 2 * HOUR_MS
@@ -234,7 +239,7 @@ def test_a_batch_run_again_after_the_retention_was_raised_too_late_is_a_loss_and
 
 
 def test_a_retention_raised_in_time_loses_nothing_and_stops_nothing() -> None:
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = with_one_read(kinesis)
     kinesis.clock.ms += HOUR_MS
     kinesis.put("shardId-000000000000", b"waits")
@@ -250,7 +255,7 @@ def test_a_retention_raised_in_time_loses_nothing_and_stops_nothing() -> None:
 
 def test_a_child_that_waited_for_longer_than_was_kept_when_a_running_query_saw_the_retention_raised_is_read() -> None:
     """Of an unread shard no record proves that none before it is missing: it is known when the retention rose."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = with_one_read(kinesis)
     kinesis.put("shardId-000000000000", b"parent")
     kinesis.split_at(0)
@@ -269,7 +274,7 @@ def test_a_child_that_waited_for_longer_than_was_kept_when_a_running_query_saw_t
 
 def test_an_idle_query_writes_a_changed_retention_down_at_once_and_by_itself() -> None:
     """Lowered and raised again, the lower one is what counts; an offset of an older release names none."""
-    kinesis = SimKinesis.of(1, first_sequence=10**20, clock=HandClock(), created_ms=0)
+    kinesis = old_stream()
     offset = with_one_read(kinesis)
     reader = reader_of(kinesis)
     del offset["streams"][kinesis.stream]["retention_ms"]

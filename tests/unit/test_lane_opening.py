@@ -1,5 +1,6 @@
 """A table that cannot be opened is one table's trouble: parked, tried again, and written once it is mended."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +14,26 @@ from streaming_job.pipeline.lease import holder_of
 from streaming_job.pipeline.locations import Lake
 
 
+def damaged(table: Path) -> Callable[[], None]:
+    """A table that nobody can open until the answer is called."""
+    log = table / "_delta_log" / f"{0:020d}.json"
+    sound = log.read_bytes()
+    log.write_text("not a log")
+    return lambda: log.write_bytes(sound) and None
+
+
 def test_a_table_that_fails_to_open_once_its_lease_is_taken_parks_its_changes_until_it_is_mended(
     tmp_path: Path,
 ) -> None:
     rig = LanesRig(tmp_path)
     rig.run([put("a", 1, n=1)])
-    log = tmp_path / "refused" / "_delta_log" / f"{0:020d}.json"
-    sound = log.read_bytes()
-    log.write_text("not a log")
+    mend = damaged(tmp_path / "refused")
     with rig.opened() as lanes:
         report = lanes.run(collected([put("a", 2, n=2)]))
         assert report.parked == 1
         properties = rig.tables.properties(rig.places.current)
         assert holder_of(properties, rig.clock.now_ms) is None, "what is not open is not held"
-        log.write_bytes(sound)
+        mend()
         rig.clock.now_ms += 60_000
         report = lanes.run(collected([put("b", 1, n=3)]))
         assert (report.drained, report.parked, report.failure) == (1, 0, None)
@@ -60,11 +67,9 @@ def test_what_another_writer_parks_while_the_lease_is_waited_for_is_drained_befo
 def test_a_table_that_opens_late_drains_what_another_writer_parked_before_it_is_written(tmp_path: Path) -> None:
     rig = LanesRig(tmp_path)
     rig.run([put("a", 1, n=1)])
-    log = tmp_path / "refused" / "_delta_log" / f"{0:020d}.json"
-    sound = log.read_bytes()
-    log.write_text("not a log")
+    mend = damaged(tmp_path / "refused")
     with rig.opened() as lanes:
-        log.write_bytes(sound)
+        mend()
         parked = rig.tables.open("rust", parking.spec(Lake(rig.settings.lake).shared("parked")))
         parking.Parking(parked, "things").add(collected([put("a", 2, n=2)]), "by another writer", rig.clock())
         report = lanes.run(collected([put("b", 1, n=3)]))
