@@ -298,7 +298,6 @@ def test_nothing_runs_out_of_the_page_at_any_width_in_any_theme(
     stage.mapping.sent(400)
     for share in range(1, 5):
         stage.job.commit(100, hops_ms={name: value * (0.8 + share / 10) for name, value in HOPS_MS.items()})
-    stage.job.metrics.rejects.inc(1)
     page = open_page(width=width, scheme=scheme).page
     state_is(page, "fresh")
     expect(page.locator("html")).to_have_attribute("data-theme", scheme)
