@@ -111,9 +111,13 @@ class Found:
     def only(self, those: Sequence[bool]) -> "Found":
         return Found(self.hashes[np.array(those, np.bool_)], list(compress(self.places, those)))
 
+    def times(self) -> list[int]:
+        """All of them, once, in order."""
+        return sorted({time for times in self.places for time in times})
+
     def condition(self, column: str) -> str:
         """On the target alone, for every row that may match."""
-        spans = _spans(sorted({time for times in self.places for time in times}))
+        spans = _spans(self.times())
         if not spans:
             return f"{column} < {rust_sql.moment(0)}"
         within = [(rust_sql.moment(first), rust_sql.moment(last)) for first, last in spans]

@@ -59,7 +59,7 @@ class RustTable:
         features = [*(protocol.writer_features or ()), *(protocol.reader_features or ())]
         refuse_features("rust", spec.location, features, self.properties())
         refuse_foreign(spec, self.columns(), self._table.metadata().partition_columns)
-        self._memory = memory_of(spec)
+        self._memory = memory_of(spec, self._storage)
         if self._memory is not None:
             self._memory.follow(self._table)
 

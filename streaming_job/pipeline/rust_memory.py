@@ -5,7 +5,7 @@ Delta's log where somebody committed meanwhile, and tried again on what is there
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import or_
 from typing import Any, Final
@@ -14,10 +14,11 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 
 from streaming_job.pipeline import rust_sql
-from streaming_job.pipeline.arrow import Column, values
+from streaming_job.pipeline.arrow import Column, pc, values
 from streaming_job.pipeline.key_index import Found, KeyIndex, micros
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
 from streaming_job.pipeline.recent_rows import WINDOW_MS, RecentRows, hashes_of
+from streaming_job.pipeline.rust_files import HeldFile, RowFiles
 from streaming_job.pipeline.rust_log import after_commit
 
 Run = Callable[[pa.Table, Merge], Merged]
@@ -26,9 +27,9 @@ _REPLACED_MAX: Final = 500
 _NOBODY_BETWEEN: Final = CommitProperties(max_commit_retries=0)
 
 
-def memory_of(spec: TableSpec) -> "Memory | None":
+def memory_of(spec: TableSpec, storage: Mapping[str, str]) -> "Memory | None":
     if spec.found_by is not None:
-        return _Places(*spec.found_by)
+        return _Places(RowFiles(str(spec.location), storage), *spec.found_by)
     if spec.dated_by is not None:
         return _Inserts(*spec.dated_by)
     return None
@@ -67,8 +68,9 @@ class Memory(ABC):
 class _Places(Memory):
     """Of a table whose rows are replaced: where the rows are that a merge may touch."""
 
-    def __init__(self, key: str, time: str) -> None:
+    def __init__(self, files: RowFiles, key: str, time: str) -> None:
         super().__init__()
+        self._files = files
         self._key = key
         self._time = time
         self._index = KeyIndex([])
@@ -98,24 +100,45 @@ class _Places(Memory):
 
     def _replace(self, table: DeltaTable, source: pa.Table, update: Update, found: Found) -> Merged:
         """What the merge would come to: rows that are newer take the place of what is there, by one commit."""
-        ours, places = values(source, self._key), found.condition(rust_sql.name(self._time))
-        theirs: dict[str, str] = {}
-        for piece in _read(table, (self._key, update.version), f"{self._is_one_of(ours)} AND ({places})"):
-            theirs |= zip(values(piece, self._key), values(piece, update.version), strict=True)
+        ours = values(source, self._key)
+        files = self._files.around(table, self._time, found.times())
+        theirs = self._versions(table, ours, update.version, found, files)
         versions = list(zip(ours, values(source, update.version), strict=True))
         is_new = [key not in theirs for key in ours]
         is_newer = [key in theirs and update.is_newer(version, theirs[key]) for key, version in versions]
         rows = source.filter(pa.array(map(or_, is_new, is_newer), pa.bool_()))
         if any(is_newer):
-            keys = self._is_one_of(values(rows, self._key))
-            # What is written must be what the condition covers, so that it names the new rows' times as well.
-            _write(table, rows, in_place_of=f"{keys} AND ({places} OR {self._written_at(rows)})")
+            self._put_in_place(table, rows, found, files)
         elif rows.num_rows:
             _append(table, rows)
         # Of what was not newer nothing is told: it is where it was.
         for which, merged in ((is_newer, Merged(0, sum(is_newer))), (is_new, Merged(sum(is_new), 0))):
             self._told(found.only(which), source.filter(pa.array(which, pa.bool_())), merged)
         return Merged(sum(is_new), sum(is_newer))
+
+    def _versions(
+        self, table: DeltaTable, keys: list[str], version: str, found: Found, files: Sequence[HeldFile] | None
+    ) -> dict[str, str]:
+        """Of these keys those that are there: in the files, where they are known."""
+        pieces: Iterable[pa.Table | pa.RecordBatch]
+        if files is None:
+            where = f"{self._is_one_of(keys)} AND ({found.condition(rust_sql.name(self._time))})"
+            pieces = _read(table, (self._key, version), where)
+        else:
+            wanted = pa.array(keys, pa.string())
+            pieces = (file.rows.filter(pc.is_in(file.rows[self._key], wanted)) for file in files)
+        theirs: dict[str, str] = {}
+        for piece in pieces:
+            theirs |= zip(values(piece, self._key), values(piece, version), strict=True)
+        return theirs
+
+    def _put_in_place(self, table: DeltaTable, rows: pa.Table, found: Found, files: Sequence[HeldFile] | None) -> None:
+        if files is not None:
+            self._files.replace(table, rows, files, self._key)
+            return
+        keys, places = self._is_one_of(values(rows, self._key)), found.condition(rust_sql.name(self._time))
+        # What is written must be what the condition covers, so that it names the new rows' times as well.
+        _write(table, rows, in_place_of=f"{keys} AND ({places} OR {self._written_at(rows)})")
 
     def _is_one_of(self, keys: Sequence[str]) -> str:
         return f"{rust_sql.name(self._key)} IN ({rust_sql.texts(keys)})"

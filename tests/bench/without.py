@@ -8,7 +8,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from streaming_job import cli, job
-from streaming_job.pipeline import current, history, merge_rust, rust_memory, writer
+from streaming_job.pipeline import current, history, merge_rust, rust_files, rust_memory, writer
 from streaming_job.pipeline.rust_log import LogFolder
 
 
@@ -48,6 +48,10 @@ def _known_keys_merged() -> None:
     patch.object(rust_memory, "_REPLACED_MAX", -1).start()
 
 
+def _files_by_queries() -> None:
+    patch.object(rust_files.RowFiles, "around", lambda *_: None).start()
+
+
 def _history_merged() -> None:
     _specs_without(history, dated_by=None)
 
@@ -75,6 +79,7 @@ IMPROVEMENTS: Final[Mapping[str, Improvement]] = {
     "history beside current": Improvement("history first, then current", _one_after_the_other),
     "index of keys": Improvement("merges of current by key alone", _no_index),
     "known keys replaced": Improvement("delta-rs' merge for the rows that are there", _known_keys_merged),
+    "files written by us": Improvement("replaced rows' files by queries of delta-rs", _files_by_queries),
     "history appended": Improvement("a merge for what is surely new, too", _history_merged),
     "log listed less": Improvement("the log looked through as delta-rs does", _log_listed),
     "plain checkpoint files": Improvement("Spark's checkpoints as Hadoop writes them", _checksummed_checkpoints),

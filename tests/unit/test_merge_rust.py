@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql.types import LongType, StringType, StructType, TimestampType
 
-from streaming_job.pipeline import key_index, rust_memory
+from streaming_job.pipeline import key_index, rust_files, rust_memory
 from streaming_job.pipeline.arrow import moment
 from streaming_job.pipeline.locations import Location
 from streaming_job.pipeline.merge import Merge, Merged, TableSpec, Update
@@ -42,10 +42,20 @@ def places_of(table: RustTable) -> key_index.KeyIndex:
     return memory._index
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(BATCH, max_size=10))
-def test_a_key_has_one_row_and_it_is_its_newest_whoever_else_wrote(batches: list[tuple[str, dict[str, int]]]) -> None:
-    with TemporaryDirectory() as folder:
+@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(BATCH, max_size=10),
+    st.sampled_from([100, 2**22]),
+    st.sampled_from([0, 200, 2**25]),
+    st.sampled_from([0, 2**23]),
+)
+def test_a_key_has_one_row_and_it_is_its_newest_whoever_else_wrote(
+    batches: list[tuple[str, dict[str, int]]], file_bytes: int, held_bytes: int, read_bytes: int
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rust_files, "FILE_BYTES", file_bytes)
+        patch.setattr(rust_files, "HELD_BYTES_MAX", held_bytes)
+        patch.setattr(rust_files, "READ_BYTES_MAX", read_bytes)
         path = Path(folder) / "t"
         table, model = opened(path), dict[str, int]()
         for at, (what, batch) in enumerate(batches, start=1):

@@ -34,13 +34,16 @@ def rig(tmp_path: Path) -> RigWithoutSpark:
     return rig
 
 
-def commits(rig: RigWithoutSpark) -> list[tuple[str, int]]:
-    """What wrote to `current` after the first batch, and how many rows each time."""
+def commits(rig: RigWithoutSpark) -> list[tuple[str, int, int]]:
+    """What wrote to `current` after the first batch, how many new rows, and how many in the place of others."""
     found: list[dict[str, Any]] = DeltaTable(str(rig.root / "things" / "current")).history()
     written = [each for each in reversed(found) if each["operation"] in {"WRITE", "MERGE"}]
-    modes = [each["operationParameters"].get("mode", "Merge") for each in written]
-    rows = [each["operationMetrics"].get("num_added_rows", 0) for each in written]
-    return list(zip(modes, map(int, rows), strict=True))[1:]
+    return [_said(each["operationParameters"], each["operationMetrics"]) for each in written][1:]
+
+
+def _said(parameters: dict[str, str], metrics: dict[str, Any]) -> tuple[str, int, int]:
+    added, replaced = (int(metrics.get(f"num_{what}_rows", 0)) for what in ("added", "replaced"))
+    return parameters.get("mode", "Merge"), added, replaced
 
 
 def rows(rig: RigWithoutSpark) -> dict[str, tuple[Any, ...]]:
@@ -56,8 +59,7 @@ def test_new_keys_are_appended_first_and_can_be_queried_before_the_rest(rig: Rig
     (report,) = rig.run(BATCH)
     table = report.tables["things"]
     assert rows(rig) == AFTER
-    assert [mode for mode, _ in commits(rig)] == ["Append", "Overwrite"]
-    assert commits(rig)[0][1] == 2
+    assert commits(rig) == [("Append", 2, 0), ("Append", 0, 2)]
     assert (table.current_inserted, table.current_updated) == (2, 2)
     new, rest = ({notes.by_key[f'{{"id":"{key}"}}'] for key in keys} for keys in ("cd", "ab"))
     assert len(new) == len(rest) == 1
@@ -65,13 +67,15 @@ def test_new_keys_are_appended_first_and_can_be_queried_before_the_rest(rig: Rig
 
 
 @pytest.mark.parametrize(
-    ("batch", "modes"),
-    [([put("c", 1, n=1), put("d", 1, n=1)], ["Append"]), ([put("a", 2, n=1), remove("b", 2)], ["Overwrite"])],
+    ("batch", "counts"),
+    [([put("c", 1, n=1), put("d", 1, n=1)], (2, 0)), ([put("a", 2, n=1), remove("b", 2)], (0, 2))],
     ids=["all new", "none new"],
 )
-def test_one_commit_does_where_all_or_none_are_new(rig: RigWithoutSpark, batch: list[Any], modes: list[str]) -> None:
+def test_one_commit_does_where_all_or_none_are_new(
+    rig: RigWithoutSpark, batch: list[Any], counts: tuple[int, int]
+) -> None:
     rig.run(batch)
-    assert [mode for mode, _ in commits(rig)] == modes
+    assert commits(rig) == [("Append", *counts)]
 
 
 def test_a_batch_of_a_strict_table_of_which_nothing_fits_is_rejected_and_parks_nothing(tmp_path: Path) -> None:
