@@ -74,13 +74,13 @@ class RowFiles:
         """Rows of whole columns come, and what these files have under their keys goes."""
         come, keys = _in_order(table, rows), rows[key]
         gone: list[RemoveAction] = []
-        whole: list[pa.Table] = []
+        stay: list[pa.Table] = []
         for file in files:
             goes = pc.is_in(file.rows[key], keys)
             if pc.any(goes).as_py():
                 gone.append(RemoveAction(file.path, True, _now_ms(), file.size, {}))
-                whole.append(_as(come.schema, file.rows.filter(pc.invert(goes))))
-        pieces, names = list(_pieces(pa.concat_tables([*whole, come]).combine_chunks())), _names_with_statistics(table)
+                stay += _without(_as(come.schema, file.rows), goes)
+        pieces, names = list(_pieces(pa.concat_tables([*stay, come]))), _names_with_statistics(table)
         added = [self._put(piece, names) for piece in pieces]
         self._commit(table, added, gone, rows.num_rows)
         for each in gone:
@@ -120,8 +120,9 @@ class RowFiles:
         return rows
 
     def _hold(self, path: str, rows: pa.Table) -> None:
-        self._held[path] = rows, rows.nbytes
-        self._held_bytes += rows.nbytes
+        size = rows.nbytes
+        self._held[path] = rows, size
+        self._held_bytes += size
         while self._held_bytes > HELD_BYTES_MAX:
             self._forget(next(iter(self._held)))
 
@@ -178,17 +179,27 @@ def _as(schema: pa.Schema, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def _without(rows: pa.Table, goes: Column) -> Iterator[pa.Table]:
+    """What lies between the few rows that go, uncopied."""
+    start = 0
+    for at in [*np.flatnonzero(goes.to_numpy()).tolist(), rows.num_rows]:
+        if at > start:
+            yield rows.slice(start, at - start)
+        start = at + 1
+
+
 def _pieces(rows: pa.Table) -> Iterator[pa.Table]:
     count = max(1, -(-rows.nbytes // FILE_BYTES))
     size = -(-rows.num_rows // count)
     for start in range(0, rows.num_rows, size):
-        yield rows.slice(start, size)
+        yield rows.slice(start, size).combine_chunks()
 
 
 def _names_with_statistics(table: DeltaTable) -> list[str]:
+    """Our own columns alone: such a file is small, and delta-rs, which joins it with others, tells of more."""
     said = int(table.metadata().configuration.get("delta.dataSkippingNumIndexedCols", _STATISTICS_OF))
     names = [each.name for each in table.schema().fields]
-    return names[:said] if said >= 0 else names
+    return [name for name in (names[:said] if said >= 0 else names) if name.startswith("_")]
 
 
 def _statistics(rows: pa.Table, names: Sequence[str]) -> dict[str, Any]:

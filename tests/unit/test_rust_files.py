@@ -71,31 +71,31 @@ def test_files_without_the_keys_stay_as_they_are_and_each_row_is_once(tmp_path: 
 def test_what_is_said_of_a_file_is_what_delta_rs_says_of_such_rows(tmp_path: Path) -> None:
     rows = pa.table(
         {
-            "text": ["b", None, "ä"],
-            "long": pa.array(["x" * 65, "y", None]),
-            "whole": [3, -(2**62), None],
-            "double": [1.5, -0.25, None],
-            "flag": [True, None, False],
-            "at": pa.array([datetime(1, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None]).cast(
+            "_text": ["b", None, "ä"],
+            "_long": pa.array(["x" * 65, "y", None]),
+            "_whole": [3, -(2**62), None],
+            "_double": [1.5, -0.25, None],
+            "_flag": [True, None, False],
+            "_at": pa.array([datetime(1, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None]).cast(
                 pa.timestamp("us", "UTC")
             ),
-            "day": [date(999, 1, 1), None, date(2026, 1, 2)],
-            "exact": pa.array([Decimal("1.10"), Decimal("-7.00"), None], pa.decimal128(38, 2)),
-            "bytes": [b"\0", None, b"\xff"],
-            "nothing": pa.nulls(3, pa.string()),
+            "_day": [date(999, 1, 1), None, date(2026, 1, 2)],
+            "_exact": pa.array([Decimal("1.10"), Decimal("-7.00"), None], pa.decimal128(38, 2)),
+            "_bytes": [b"\0", None, b"\xff"],
+            "_nothing": pa.nulls(3, pa.string()),
         }
     )
     write_deltalake(tmp_path / "theirs", rows)
     table = DeltaTable.create(tmp_path / "ours", DeltaTable(tmp_path / "theirs").schema())
-    RowFiles(str(tmp_path / "ours"), {}).replace(table, rows, [], "text")
+    RowFiles(str(tmp_path / "ours"), {}).replace(table, rows, [], "_text")
     (theirs,), (ours,) = files(tmp_path / "theirs"), files(tmp_path / "ours")
-    bounded = ("text", "whole", "double", "at", "day")
+    bounded = ("_text", "_whole", "_double", "_at", "_day")
     said = [
         name for name, value in theirs.items() if name.startswith(("num_records", "null_count")) and value is not None
     ]
     said += [f"{bound}.{name}" for bound in ("min", "max") for name in bounded]
     assert {name: ours[name] for name in said} == {name: theirs[name] for name in said}
-    assert ours.get("min.long") is None
+    assert ours.get("min._long") is None
     assert DeltaTable(tmp_path / "ours").to_pyarrow_table().equals(DeltaTable(tmp_path / "theirs").to_pyarrow_table())
 
 
