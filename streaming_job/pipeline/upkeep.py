@@ -6,6 +6,7 @@ maintain`) is done whether or not it is due, as much in a pause as the budget gi
 """
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,8 @@ log = logging.getLogger("lakestream.upkeep")
 _T = TypeVar("_T")
 
 VACUUMED_PROPERTY: Final = "lakestream.vacuumedMs"
+_REMEMBERED: Final = "delta.deletedFileRetentionDuration"
+_SAID_BY_US: Final = re.compile(r"interval \d+ hours", re.ASCII)
 _REMEMBERED_H: Final = 168
 """How long Delta's checkpoints tell of a file that went, where the table does not say."""
 _MINUTE_MS: Final = 60_000
@@ -249,11 +252,13 @@ def vacuum(table: LakeTable, settings: UpkeepSettings, clock: Clock, guard: Guar
 def _memory_for(table: LakeTable, retention_h: int) -> dict[str, str]:
     """A file that no checkpoint tells of any more goes by its own age, however short ago it was replaced.
 
-    Not with Spark, which would ask for as long a log.
+    What a longer retention once said follows a shorter one, or no vacuum of that would be let through. Not with Spark,
+    which would ask for as long a log.
     """
-    if table.engine == "spark" or retention_h <= _REMEMBERED_H:
+    is_said = _SAID_BY_US.fullmatch(table.properties().get(_REMEMBERED, "")) is not None
+    if table.engine == "spark" or (retention_h <= _REMEMBERED_H and not is_said):
         return {}
-    return {"delta.deletedFileRetentionDuration": f"interval {retention_h} hours"}
+    return {_REMEMBERED: f"interval {retention_h} hours"}
 
 
 def purge(table: LakeTable, rules: LakeRules, settings: UpkeepSettings, clock: Clock, guard: Guard) -> Task | None:

@@ -258,10 +258,17 @@ def test_vacuum_runs_once_a_day_even_when_the_job_restarts_often_and_leaves_what
 
 
 def test_what_was_replaced_is_remembered_as_long_as_its_files_are_to_stay(table: RustTable, clock: Clock) -> None:
-    for hours in (168, 720):
+    said: list[str | None] = []
+    for hours in (168, 720, 240, 168):
         vacuum(table, UpkeepSettings(vacuum_retention_h=hours), clock, no_guard).run()
-        kept = table.properties().get("delta.deletedFileRetentionDuration")
-        assert kept == (None if hours == 168 else "interval 720 hours")
+        said.append(table.properties().get("delta.deletedFileRetentionDuration"))
+    assert said == [None, "interval 720 hours", "interval 240 hours", "interval 168 hours"]
+
+
+def test_what_a_person_said_in_words_of_his_own_stands(table: RustTable, clock: Clock) -> None:
+    table.set_properties({"delta.deletedFileRetentionDuration": "interval 3 days"})
+    vacuum(table, UpkeepSettings(vacuum_retention_h=168), clock, no_guard).run()
+    assert table.properties()["delta.deletedFileRetentionDuration"] == "interval 3 days"
 
 
 def test_a_shorter_vacuum_than_a_week_cannot_be_configured() -> None:
