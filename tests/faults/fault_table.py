@@ -1,36 +1,41 @@
 """Every fault we break the system with, as one table: what breaks, what a person is told, who mends it, where it runs.
 
 ARCHITECTURE.md has the same rows, and a test holds the two together. A new fault is a new row; where it needs the whole
-stack and a job, it brings its three steps and runs in `test_fault_table.py`, one after the other on one stack.
+stack and a job, it brings three steps (`fault_steps.py`) and runs in `test_fault_table.py`, one after the other on one
+stack.
 """
 
-import os
-import random
-import re
-import signal
-import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-from deltalake import DeltaTable
-
-from infra.local.ports import free_ports
-from streaming_job.pipeline.lease import LEASE_PROPERTY
-from streaming_job.pipeline.properties import read, written
-from tests.faults.kinesis_proxy import Fault
-from tests.support.broken_stack import BrokenStack
-from tests.support.whole_stack import LAKESTREAM
-
-Step = Callable[[BrokenStack], None]
-
-_RNG: Final = random.Random(7)
-_DIED: Final = 1
-_STOPPED: Final = 3
-_STATUS_UNWELL: Final = 3
+from tests.faults.fault_steps import (
+    DIED,
+    STOPPED,
+    Step,
+    checkpoint_damaged,
+    checkpoint_mended,
+    counts,
+    disk_full,
+    disk_full_said,
+    disk_read_only,
+    disk_writable,
+    emulator_goes_on,
+    emulator_paused,
+    ended,
+    killed,
+    lease_taken,
+    nothing,
+    read_only_said,
+    reads_fail,
+    restarted,
+    room_made,
+    second_job,
+    second_refused,
+    stalled,
+    start_job,
+    status_says_gone,
+    writes_fail,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,184 +61,9 @@ class Row:
 HERE: Final = "tests/faults/test_fault_table.py::test_what_is_broken_is_said_and_healed_and_every_change_arrives_once"
 
 
-def _start_job(stack: BrokenStack) -> None:
-    stack.job.start()
-
-
-def _nothing(_: BrokenStack) -> None:
-    """It mends itself."""
-
-
-def _killed(name: str) -> Step:
-    def kill(stack: BrokenStack) -> None:
-        stack.write_some()
-        stack.kill(name, _RNG)
-
-    return kill
-
-
-def _ended(code: int, *words: str) -> Step:
-    """The job is gone, with this exit code and one line that has these words."""
-
-    def look(stack: BrokenStack) -> None:
-        assert stack.job.exit_code() == code, stack.job.said()[-3000:]
-        for word in (*words, " - "):
-            assert word in stack.job.error_line, (word, stack.job.error_line)
-
-    return look
-
-
-def _status_says_gone(name: str) -> Step:
-    def look(stack: BrokenStack) -> None:
-        status = stack.status()
-        assert status.code == _STATUS_UNWELL
-        assert [process["name"] for process in status.json["processes"] if not process["alive"]] == [name]
-        assert "lakestream local restart" in status.err
-
-    return look
-
-
-def _restarted(name: str) -> Step:
-    def restart(stack: BrokenStack) -> None:
-        assert stack.restarted() == [name]
-
-    return restart
-
-
 def _worker_killed(name: str) -> Drill:
-    return Drill(break_=_killed(name), report=_status_says_gone(name), heal=_restarted(name))
+    return Drill(break_=killed(name), report=status_says_gone(name), heal=restarted(name))
 
-
-def _counts(what: str, url: Callable[[BrokenStack], str], name: str) -> Step:
-    def look(stack: BrokenStack) -> None:
-        stack.wait(lambda: stack.metric(url(stack), name) > 0, what, within_s=60)
-
-    return look
-
-
-# --- the steps that are more than a line ------------------------------------------------------------------------------
-
-
-def _reads_fail(stack: BrokenStack) -> None:
-    stack.proxy.breaks(Fault("throttle", "GetRecords", 5), Fault("slow", "GetRecords", 2, 2.0), Fault("reset", times=2))
-    stack.write_some()
-
-
-def _writes_fail(stack: BrokenStack) -> None:
-    stack.proxy.breaks(
-        *[Fault(kind, "PutRecords", 2) for kind in ("partial", "throttle", "internal", "reset", "partial")]
-    )
-    with stack.load(60, seed=3):
-        stack.wait(lambda: stack.proxy.broken["partial"] >= 3, "calls of the bridge that fail in part", within_s=60)
-
-
-def _emulator_paused(stack: BrokenStack) -> None:
-    stack.write_some()
-    os.kill(stack.pid("emulator"), signal.SIGSTOP)
-
-
-def _stalled(stack: BrokenStack) -> None:
-    stack.wait(lambda: stack.job.health()[0] == 503, "the job says that it is not well", within_s=60)
-    assert "no batch committed" in stack.job.health()[1]
-    # By which the page says so: tests/unit/test_dashboard_feed.py.
-    assert stack.metric(f"{stack.job.url}/metrics", "lakestream_stalled_seconds") > 0
-
-
-def _emulator_goes_on(stack: BrokenStack) -> None:
-    os.kill(stack.pid("emulator"), signal.SIGCONT)
-
-
-def _disk_full(stack: BrokenStack) -> None:
-    stack.disk.fill()
-    stack.write_some()
-
-
-def _disk_full_said(stack: BrokenStack) -> None:
-    _ended(_DIED, "No space left on device")(stack)
-    assert any("a full disk stops the job" in finding for finding in stack.doctor())
-
-
-def _room_made(stack: BrokenStack) -> None:
-    stack.disk.make_room()
-    stack.job.start()
-
-
-def _disk_read_only(stack: BrokenStack) -> None:
-    stack.disk.allow_writing(allowed=False)
-    stack.write_some()
-
-
-def _read_only_said(stack: BrokenStack) -> None:
-    _ended(_DIED, "Read-only file system")(stack)
-    assert any("cannot be written to" in finding for finding in stack.doctor())
-
-
-def _disk_writable(stack: BrokenStack) -> None:
-    stack.disk.allow_writing(allowed=True)
-    stack.job.start()
-
-
-def _last_offset(stack: BrokenStack) -> Path:
-    offsets = stack.disk.path / "checkpoint" / "offsets"
-    return max((file for file in offsets.iterdir() if file.name.isdigit()), key=lambda file: int(file.name))
-
-
-def _checkpoint_damaged(stack: BrokenStack) -> None:
-    """Half of the last batch's offset, as a machine that lost its power leaves it."""
-    stack.job.end()
-    file = _last_offset(stack)
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-    stack.job.start()
-
-
-def _checkpoint_mended(stack: BrokenStack) -> None:
-    """As the line says: the files it names are deleted."""
-    named = re.search(r"delete (.*?): ", stack.job.error_line)
-    assert named is not None
-    for file in named[1].split(" and "):
-        Path(file).unlink()
-    stack.job.start()
-
-
-def _lease_taken(stack: BrokenStack) -> None:
-    """By a job on another host, as it does when ours was away for longer than its lease."""
-    table = DeltaTable(stack.table_path("current"))
-    held = read(table.metadata().configuration[LEASE_PROPERTY])
-    assert held is not None
-    theirs = {"name": "another job", "host": "elsewhere", "pid": 7, "token": held["token"] + 1}
-    until_ms = time.time_ns() // 1_000_000 + 5_000
-    taken = {LEASE_PROPERTY: written({**theirs, "until_ms": until_ms})}
-    table.alter.set_table_properties(taken, raise_if_not_exists=False)
-    stack.write_some()
-
-
-def _second_job(stack: BrokenStack) -> None:
-    """On the very tables and checkpoint, with a page of its own."""
-    (port,) = free_ports(1)
-    content: dict[str, Any] = {**stack.job.settings, "http": {**stack.job.settings["http"], "port": port}}
-    file = stack.home.path / "second-job.yaml"
-    file.write_text(yaml.safe_dump(content))
-    done = subprocess.run(
-        [LAKESTREAM, "run", "--config", file],
-        env=stack.job.env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    stack.notes["second job"] = (done.returncode, done.stderr.strip().splitlines()[-1])
-
-
-def _second_refused(stack: BrokenStack) -> None:
-    code, line = stack.notes["second job"]
-    assert code == _STOPPED
-    assert line.startswith("error: ")
-    assert f"process {stack.job.pid}" in line
-    assert "stop that job" in line
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
 
 ROWS: Final = (
     Row(
@@ -249,11 +79,11 @@ ROWS: Final = (
         "the mapping starts another and brings the batch again",
         HERE,
         Drill(
-            break_=_killed("bridge"),
-            report=_counts(
+            break_=killed("bridge"),
+            report=counts(
                 "invocations that failed", lambda s: s.mapping_metrics, "lakestream_mapping_invocations_total"
             ),
-            heal=_nothing,
+            heal=nothing,
         ),
     ),
     Row(
@@ -288,7 +118,7 @@ ROWS: Final = (
         "exit code 1, one line: Spark's JVM was killed, by what",
         "started again, it goes on from its checkpoint",
         HERE,
-        Drill(break_=_killed("jvm"), report=_ended(_DIED, "Spark's JVM", "was killed by SIGKILL"), heal=_start_job),
+        Drill(break_=killed("jvm"), report=ended(DIED, "Spark's JVM", "was killed by SIGKILL"), heal=start_job),
     ),
     Row(
         "`kill -9` of the process that reads the stream",
@@ -296,9 +126,9 @@ ROWS: Final = (
         "started again, it goes on from its checkpoint",
         HERE,
         Drill(
-            break_=_killed("stream reader"),
-            report=_ended(_DIED, "the process that reads the stream ended without a word"),
-            heal=_start_job,
+            break_=killed("stream reader"),
+            report=ended(DIED, "the process that reads the stream ended without a word"),
+            heal=start_job,
         ),
     ),
     Row(
@@ -313,7 +143,7 @@ ROWS: Final = (
         "`maxRetryDuration` the job ends and says which call had no answer",
         "by itself when it goes on; a job that ended is started again",
         HERE,
-        Drill(break_=_emulator_paused, report=_stalled, heal=_emulator_goes_on),
+        Drill(break_=emulator_paused, report=stalled, heal=emulator_goes_on),
     ),
     Row(
         "Kinesis throttles reads, answers late, cuts connections",
@@ -321,9 +151,9 @@ ROWS: Final = (
         "by itself, within `maxRetryDuration`",
         HERE,
         Drill(
-            break_=_reads_fail,
-            report=_counts("throttled reads", lambda s: f"{s.job.url}/metrics", "lakestream_source_throttles_total"),
-            heal=_nothing,
+            break_=reads_fail,
+            report=counts("throttled reads", lambda s: f"{s.job.url}/metrics", "lakestream_source_throttles_total"),
+            heal=nothing,
         ),
     ),
     Row(
@@ -332,9 +162,9 @@ ROWS: Final = (
         "by itself: what failed goes again with every later record of its keys",
         HERE,
         Drill(
-            break_=_writes_fail,
-            report=_counts("records sent again", lambda s: s.mapping_metrics, "lakestream_bridge_records_resent_total"),
-            heal=_nothing,
+            break_=writes_fail,
+            report=counts("records sent again", lambda s: s.mapping_metrics, "lakestream_bridge_records_resent_total"),
+            heal=nothing,
         ),
     ),
     Row(
@@ -342,14 +172,14 @@ ROWS: Final = (
         "exit code 1, one line: no space left, and where; `doctor`: how much is free",
         "room made, started again",
         HERE,
-        Drill(break_=_disk_full, report=_disk_full_said, heal=_room_made, needs_small_disk=True),
+        Drill(break_=disk_full, report=disk_full_said, heal=room_made, needs_small_disk=True),
     ),
     Row(
         "lake and checkpoint become read-only",
         "exit code 1, one line: read-only, and what; `doctor`: cannot be written to",
         "made writable, started again",
         HERE,
-        Drill(break_=_disk_read_only, report=_read_only_said, heal=_disk_writable, needs_small_disk=True),
+        Drill(break_=disk_read_only, report=read_only_said, heal=disk_writable, needs_small_disk=True),
     ),
     Row(
         "a file of the checkpoint is damaged",
@@ -357,9 +187,9 @@ ROWS: Final = (
         "those deleted, started again: the batch is run again, which changes nothing",
         HERE,
         Drill(
-            break_=_checkpoint_damaged,
-            report=_ended(_STOPPED, "is damaged", "offsets/"),
-            heal=_checkpoint_mended,
+            break_=checkpoint_damaged,
+            report=ended(STOPPED, "is damaged", "offsets/"),
+            heal=checkpoint_mended,
         ),
     ),
     Row(
@@ -368,9 +198,9 @@ ROWS: Final = (
         "the other one stopped, started again",
         HERE,
         Drill(
-            break_=_lease_taken,
-            report=_ended(_STOPPED, "is lost", "another job (host elsewhere, process 7)"),
-            heal=_start_job,
+            break_=lease_taken,
+            report=ended(STOPPED, "is lost", "another job (host elsewhere, process 7)"),
+            heal=start_job,
         ),
     ),
     Row(
@@ -378,7 +208,7 @@ ROWS: Final = (
         "exit code 3, one line: who holds them, by host and process; the first goes on",
         "none is needed",
         HERE,
-        Drill(break_=_second_job, report=_second_refused, heal=_nothing),
+        Drill(break_=second_job, report=second_refused, heal=nothing),
     ),
     Row(
         "a schema conflict: a rule that the table's column cannot serve",
