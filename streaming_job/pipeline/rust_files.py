@@ -32,7 +32,7 @@ from streaming_job.pipeline.rust_log import after_commit
 FILE_BYTES: Final = 4 * 2**20
 """Of rows in memory: all of them are written again for any of them."""
 HELD_BYTES_MAX: Final = 32 * 2**20
-READ_BYTES_MAX: Final = 8 * 2**20
+READ_BYTES_MAX: Final = 32 * 2**20
 """Of files whose rows are not in memory."""
 _FEATURES: Final = frozenset({"appendOnly", "invariants"})
 """Those that every table has; an invariant would stand in its columns' metadata."""
