@@ -17,6 +17,7 @@ import pytest
 import yaml
 from deltalake import write_deltalake
 from local_workers import REGION, Aws, running_emulator
+from pyspark.sql.types import LongType, StringType, StructType, TimestampType
 from typer.testing import CliRunner
 
 from config.settings import Settings, load_settings
@@ -26,7 +27,10 @@ from streaming_job.cli import app
 from streaming_job.latency.book import LatencyBook
 from streaming_job.latency.hops import CLOCKS
 from streaming_job.latency.table import RustLatencyTable, to_arrow
-from streaming_job.pipeline.locations import Lake
+from streaming_job.pipeline.arrow import moment
+from streaming_job.pipeline.locations import Lake, Location
+from streaming_job.pipeline.merge import Merge, TableSpec, Update
+from streaming_job.pipeline.merge_rust import RustTable, arrow_schema
 from streaming_job.pipeline.opening import storage_options
 
 pytestmark = pytest.mark.stack
@@ -80,6 +84,21 @@ def test_latency_is_written_to_the_bucket_remembered_and_shown(config: Path) -> 
     assert set(table.batches_since(datetime.fromtimestamp(0, UTC))) == {f"{TABLE}@7"}
     whole = next(row for row in answer("latency", "--config", str(config)) if row["hop"] == "origin_to_commit")
     assert (whole["changes"], whole["max_ms"]) == (10, 900)
+
+
+def test_files_in_the_bucket_are_written_again_for_the_rows_that_were_replaced(config: Path) -> None:
+    columns = StructType().add("_key", StringType()).add("_seq", LongType()).add("_ingest_ts", TimestampType())
+    spec = TableSpec(Location(path=f"{ROOT}/things"), columns, found_by=("_key", "_ingest_ts"))
+    merge = Merge(match=("_key",), insert=columns.names, updates=(Update("_seq", columns.names),))
+    for seq, keys in ((1, ["a", "b"]), (2, ["a", "c"]), (3, ["b"])):
+        # Opened anew, nothing is held of it: what is there is read from the bucket.
+        table = RustTable(spec, told(load_settings(config)))
+        held = {"_key": keys, "_seq": [seq] * len(keys), "_ingest_ts": moment(seq * 1000, len(keys))}
+        table.merge(pa.table(held, arrow_schema(columns)), merge)
+    rows = table.read(["_key", "_seq"]).to_pylist()
+    assert sorted((row["_key"], row["_seq"]) for row in rows) == [("a", 2), ("b", 3), ("c", 2)]
+    metrics = [each.get("operationMetrics") or {} for each in table._table.history(2)]
+    assert [each.get("num_replaced_rows") for each in metrics] == [1, 2]
 
 
 def test_doctor_looks_into_the_tables_in_the_bucket(config: Path) -> None:
