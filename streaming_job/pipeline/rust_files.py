@@ -34,6 +34,9 @@ FILE_BYTES: Final = 4 * 2**20
 HELD_BYTES_MAX: Final = 32 * 2**20
 READ_BYTES_MAX: Final = 32 * 2**20
 """Of files whose rows are not in memory."""
+ROWS_MAX: Final = 30_000
+"""Past that delta-rs, on every core, takes less for a row than it lost by planning."""
+_CUTS_MAX: Final = 4
 _FEATURES: Final = frozenset({"appendOnly", "invariants"})
 """Those that every table has; an invariant would stand in its columns' metadata."""
 _PLAIN_PATH: Final = re.compile(r"[\w.-]+", re.ASCII)
@@ -49,6 +52,8 @@ class HeldFile:
     path: str
     size: int
     rows: pa.Table
+    rows_bytes: int
+    """In memory: to ask again takes longer than it looks, a look at each piece of each column."""
 
 
 class RowFiles:
@@ -65,22 +70,27 @@ class RowFiles:
         if not _is_plain(table):
             return None
         found = _files(table, column, np.array(times, np.int64))
-        to_read = sum(size for path, size in found if path not in self._held)
-        if to_read > READ_BYTES_MAX or not all(_PLAIN_PATH.fullmatch(path) for path, _ in found):
+        to_read = sum(size for path, size, _ in found if path not in self._held)
+        to_write = sum(rows or 0 for _, _, rows in found)
+        is_much = to_read > READ_BYTES_MAX or to_write > ROWS_MAX
+        if is_much or not all(_PLAIN_PATH.fullmatch(path) for path, _, _ in found):
             return None
-        return [HeldFile(path, size, self._rows(path)) for path, size in found]
+        return [HeldFile(path, size, *self._rows(path)) for path, size, _ in found]
 
     def replace(self, table: DeltaTable, rows: pa.Table, files: Sequence[HeldFile], key: str) -> None:
         """Rows of whole columns come, and what these files have under their keys goes."""
         come, keys = _in_order(table, rows), rows[key]
         gone: list[RemoveAction] = []
-        stay: list[pa.Table] = []
+        whole: list[pa.Table] = []
+        whole_bytes = come.nbytes
         for file in files:
-            goes = pc.is_in(file.rows[key], keys)
-            if pc.any(goes).as_py():
+            goes = np.flatnonzero(pc.is_in(file.rows[key], keys).to_numpy())
+            if len(goes):
                 gone.append(RemoveAction(file.path, True, _now_ms(), file.size, {}))
-                stay += _without(_as(come.schema, file.rows), goes)
-        pieces, names = list(_pieces(pa.concat_tables([*stay, come]))), _names_with_statistics(table)
+                whole += _without(_as(come.schema, file.rows), goes.tolist())
+                whole_bytes += file.rows_bytes
+        pieces = list(_pieces(pa.concat_tables([*whole, come]), -(-whole_bytes // FILE_BYTES)))
+        names = _names_with_statistics(table)
         added = [self._put(piece, names) for piece in pieces]
         self._commit(table, added, gone, rows.num_rows)
         for each in gone:
@@ -109,22 +119,21 @@ class RowFiles:
             out.write(body.getbuffer())
         return AddAction(path, body.tell(), {}, _now_ms(), True, json.dumps(_statistics(rows, names)))
 
-    def _rows(self, path: str) -> pa.Table:
+    def _rows(self, path: str) -> tuple[pa.Table, int]:
         held = self._held.get(path)
         if held is not None:
             self._held.move_to_end(path)
-            return held[0]
+            return held
         with self._store.open_input_stream(path) as file:
             rows = pq.read_table(pa.BufferReader(file.read()))
-        self._hold(path, rows)
-        return rows
+        return self._hold(path, rows)
 
-    def _hold(self, path: str, rows: pa.Table) -> None:
-        size = rows.nbytes
-        self._held[path] = rows, size
-        self._held_bytes += size
+    def _hold(self, path: str, rows: pa.Table) -> tuple[pa.Table, int]:
+        held = self._held[path] = rows, rows.nbytes
+        self._held_bytes += held[1]
         while self._held_bytes > HELD_BYTES_MAX:
             self._forget(next(iter(self._held)))
+        return held
 
     def _forget(self, path: str) -> None:
         _, size = self._held.pop(path, (None, 0))
@@ -139,19 +148,19 @@ def _is_plain(table: DeltaTable) -> bool:
     return features <= _FEATURES and not has_constraint and '"delta.' not in schema
 
 
-def _files(table: DeltaTable, column: str, times: NDArray[np.int64]) -> list[tuple[str, int]]:
-    """Paths and sizes of those that may hold rows of these times, the oldest rows first: what is written again of
+def _files(table: DeltaTable, column: str, times: NDArray[np.int64]) -> list[tuple[str, int, int | None]]:
+    """Paths, sizes and rows of those that may hold rows of these times, the oldest rows first: what is written again of
     several stays in order, so that each piece has a short span. By statistics; a file without them may hold any.
     """
     files = pa.table(table.get_add_actions(flatten=True))
-    paths, sizes = values(files, "path"), values(files, "size_bytes")
+    said = list(zip(*(values(files, name) for name in ("path", "size_bytes", "num_records")), strict=True))
     least, most = (f"{bound}.{column}" for bound in ("min", "max"))
     if least not in files.column_names:
-        return list(zip(paths, sizes, strict=True))
+        return said
     first, last = _micros(files[least], -(2**62)), _micros(files[most], 2**62)
     begins = np.searchsorted(times, first, "left")
     ends = np.searchsorted(times, last + _CUT_US, "right")
-    return [(paths[at], sizes[at]) for at in np.argsort(first, kind="stable").tolist() if begins[at] < ends[at]]
+    return [said[at] for at in np.argsort(first, kind="stable").tolist() if begins[at] < ends[at]]
 
 
 def _micros(times: Column, where_none: int) -> NDArray[np.int64]:
@@ -179,17 +188,21 @@ def _as(schema: pa.Schema, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _without(rows: pa.Table, goes: Column) -> Iterator[pa.Table]:
-    """What lies between the few rows that go, uncopied."""
+def _without(rows: pa.Table, goes: Sequence[int]) -> Iterator[pa.Table]:
+    """Where few rows go, what lies between them, uncopied; many such pieces cost more than a copy."""
+    if len(goes) > _CUTS_MAX:
+        stays = np.ones(rows.num_rows, np.bool_)
+        stays[goes] = False
+        yield rows.filter(pa.array(stays))
+        return
     start = 0
-    for at in [*np.flatnonzero(goes.to_numpy()).tolist(), rows.num_rows]:
+    for at in (*goes, rows.num_rows):
         if at > start:
             yield rows.slice(start, at - start)
         start = at + 1
 
 
-def _pieces(rows: pa.Table) -> Iterator[pa.Table]:
-    count = max(1, -(-rows.nbytes // FILE_BYTES))
+def _pieces(rows: pa.Table, count: int) -> Iterator[pa.Table]:
     size = -(-rows.num_rows // count)
     for start in range(0, rows.num_rows, size):
         yield rows.slice(start, size).combine_chunks()

@@ -150,6 +150,21 @@ def test_files_that_are_neither_held_nor_small_are_left_to_delta_rs(
     assert seqs(tmp_path) == {"a": 3, "b": 1, "c": 3}
 
 
+def test_more_rows_than_are_quickly_written_are_left_to_delta_rs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rust_files, "ROWS_MAX", 3)
+    table = opened(tmp_path)
+    put(table, 1, "a", "b")
+    put(table, 2, "c")
+    put(table, 3, "a", "c")
+    assert is_ours(tmp_path)
+    put(table, 4, "d")
+    put(table, 5, "a", "b", "d")
+    assert not is_ours(tmp_path)
+    assert seqs(tmp_path) == {"a": 5, "b": 5, "c": 3, "d": 5}
+
+
 def test_a_table_with_a_constraint_is_left_to_delta_rs_which_holds_it(tmp_path: Path) -> None:
     table = opened(tmp_path)
     put(table, 1, "a", "b")
@@ -181,10 +196,11 @@ def test_what_is_held_of_files_stays_within_its_bound(tmp_path: Path, monkeypatc
     table, made = opened(tmp_path), list[RowFiles]()
     hold = RowFiles._hold
 
-    def watched(self: RowFiles, path: str, rows: pa.Table) -> None:
-        hold(self, path, rows)
+    def watched(self: RowFiles, path: str, rows: pa.Table) -> Any:
+        held = hold(self, path, rows)
         made.append(self)
         assert self._held_bytes == sum(rows.nbytes for rows, _ in self._held.values()) <= 3_000
+        return held
 
     monkeypatch.setattr(RowFiles, "_hold", watched)
     for seq in range(1, 20):
