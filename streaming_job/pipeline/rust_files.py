@@ -26,7 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from numpy.typing import NDArray
 from pyarrow.fs import PyFileSystem
 
-from streaming_job.pipeline.arrow import Column, pc, values
+from streaming_job.pipeline.arrow import Column, pc, plain, values
 from streaming_job.pipeline.rust_log import after_commit
 
 FILE_BYTES: Final = 4 * 2**20
@@ -125,8 +125,9 @@ class RowFiles:
             self._held.move_to_end(path)
             return held
         with self._store.open_input_stream(path) as file:
-            rows = pq.read_table(pa.BufferReader(file.read()))
-        return self._hold(path, rows)
+            # As Spark writes times, they would be nanoseconds to Arrow, which end with the year 2262.
+            rows = pq.read_table(pa.BufferReader(file.read()), coerce_int96_timestamp_unit="us")
+        return self._hold(path, plain(rows))
 
     def _hold(self, path: str, rows: pa.Table) -> tuple[pa.Table, int]:
         held = self._held[path] = rows, rows.nbytes

@@ -22,7 +22,7 @@ COLUMNS = StructType().add("_key", StringType()).add("_seq", LongType()).add("_i
 MERGE = Merge(match=("_key",), insert=COLUMNS.names, updates=(Update("_seq", COLUMNS.names),))
 KEYS = st.sampled_from([f"k'{number}" for number in range(12)])
 BATCH = st.tuples(
-    st.sampled_from(["merge", "merge", "merge", "another writer", "reopen", "compact"]),
+    st.sampled_from(["merge", "merge", "merge", "another writer", "reopen", "compact", "delete"]),
     st.dictionaries(KEYS, st.integers(0, 9), min_size=1, max_size=6),
 )
 
@@ -64,6 +64,12 @@ def test_a_key_has_one_row_and_it_is_its_newest_whoever_else_wrote(
                 write_deltalake(DeltaTable(str(path)), rows(batch, at * 1000), mode="append")
             elif what == "compact":
                 table.compact(target_bytes=2**20)
+                continue
+            elif what == "delete":
+                # What stays of the file is written by a query of delta-rs.
+                gone = min(batch)
+                table.delete("_key = '{}'".format(gone.replace("'", "''")))
+                model.pop(gone, None)
                 continue
             else:
                 table = opened(path) if what == "reopen" else table

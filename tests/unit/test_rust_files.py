@@ -2,14 +2,17 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake.transaction import AddAction, RemoveAction
 from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType, TimestampType
 
 from streaming_job.pipeline import rust_files
@@ -148,6 +151,58 @@ def test_files_that_are_neither_held_nor_small_are_left_to_delta_rs(
     assert put(table, 3, "a", "c") == Merged(1, 1)
     assert is_ours(tmp_path) == (held + read > 0)
     assert seqs(tmp_path) == {"a": 3, "b": 1, "c": 3}
+
+
+def by_delete(path: Path) -> None:
+    DeltaTable(str(path)).delete("_key = 'z'")
+
+
+def by_merge(path: Path) -> None:
+    rows = pa.table({"_key": ["z"], "_seq": [9], "_ingest_ts": moment(9_000, 1)}, arrow_schema(COLUMNS))
+    merger = DeltaTable(str(path)).merge(rows, "t._key = s._key", source_alias="s", target_alias="t")
+    merger.when_matched_update({"t._seq": "s._seq"}).execute()
+
+
+def by_overwrite(path: Path) -> None:
+    rows = QueryBuilder().register("t", DeltaTable(str(path))).execute("SELECT * FROM t")
+    write_deltalake(DeltaTable(str(path)), rows, mode="overwrite")
+
+
+def by_spark_s_old_times(path: Path) -> None:
+    table = DeltaTable(str(path))
+    (file,) = files(path)
+    pq.write_table(pq.read_table(path / file["path"]), path / "96.parquet", use_deprecated_int96_timestamps=True)
+    size = (path / "96.parquet").stat().st_size
+    come = AddAction("96.parquet", size, {}, 0, True, json.dumps({"numRecords": file["num_records"]}))
+    go = RemoveAction(file["path"], True, 0, file["size_bytes"], {})
+    table.create_write_transaction([come, go], "append", table.schema())
+
+
+@pytest.mark.parametrize("written", [by_delete, by_merge, by_overwrite, by_spark_s_old_times])
+def test_a_file_is_written_again_whoever_wrote_it_and_however(tmp_path: Path, written: Callable[[Path], None]) -> None:
+    put(opened(tmp_path), 1, "a", "b", "z")
+    written(tmp_path)
+    table = opened(tmp_path)
+    for seq in (10, 11):
+        assert put(table, seq, "a") == Merged(0, 1)
+        assert is_ours(tmp_path)
+    rest = seqs(tmp_path)
+    assert (rest["a"], rest["b"]) == (11, 1)
+
+
+def test_times_that_nanoseconds_cannot_hold_are_kept_in_files_of_spark_s(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    table.add_columns(StructType([StructField("until", TimestampType())]))
+    until = [datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), datetime(1, 1, 1, tzinfo=UTC)]
+    put(table, 1, "a", "b", until=until)
+    by_spark_s_old_times(tmp_path)
+    put(opened(tmp_path), 2, "b", until=until[1:])
+    assert is_ours(tmp_path)
+    assert sorted(table_rows(tmp_path, "until")) == sorted(until)
+
+
+def table_rows(path: Path, column: str) -> list[Any]:
+    return [row[column] for row in opened(path).read([column]).to_pylist()]
 
 
 def test_more_rows_than_are_quickly_written_are_left_to_delta_rs(
