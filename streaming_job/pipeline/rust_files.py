@@ -32,8 +32,8 @@ from streaming_job.pipeline.rust_log import after_commit
 FILE_BYTES: Final = 4 * 2**20
 """Of rows in memory: all of them are written again for any of them."""
 HELD_BYTES_MAX: Final = 32 * 2**20
-READ_BYTES_MAX: Final = 32 * 2**20
-"""Of files whose rows are not in memory."""
+READ_BYTES_MAX: Final = 16 * 2**20
+"""Of files whose rows are not in memory, where they take several times as much; upkeep joins files up to 8 MB."""
 ROWS_MAX: Final = 30_000
 """Past that delta-rs, on every core, takes less for a row than it lost by planning."""
 _CUTS_MAX: Final = 4
