@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pyarrow.fs import PyFileSystem
 
 from streaming_job.pipeline.arrow import Column, pc, plain, values
+from streaming_job.pipeline.key_index import micros
 from streaming_job.pipeline.rust_log import after_commit
 
 FILE_BYTES: Final = 4 * 2**20
@@ -165,10 +166,8 @@ def _files(table: DeltaTable, column: str, times: NDArray[np.int64]) -> list[tup
 
 
 def _micros(times: Column, where_none: int) -> NDArray[np.int64]:
-    numbers: NDArray[np.int64] = pc.fill_null(
-        pc.cast(times.cast(pa.timestamp("us", "UTC")), pa.int64()), where_none
-    ).to_numpy()
-    return numbers
+    in_micros = pa.timestamp("us", "UTC")
+    return micros(pc.fill_null(times.cast(in_micros), pa.scalar(where_none, in_micros)))
 
 
 def _in_order(table: DeltaTable, rows: pa.Table) -> pa.Table:
